@@ -1,0 +1,333 @@
+"""The wire: which form asks for a token, and what any answer whatsoever means.
+
+`classify` is total: every status and body has a meaning, and the meanings are few. It looks at no field of
+a granted answer but the two tokens, because the pair is saved before anything else is judged
+(invariant 2); `judge` reads the rest afterwards and never fails either.
+"""
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import parse_qsl, quote, quote_plus
+
+from rotator.core.model import (
+    Answer,
+    Grant,
+    Granted,
+    Oddity,
+    Reason,
+    Refused,
+    RotationPolicy,
+    TokenRequest,
+    TokenSet,
+    Unavailable,
+)
+
+Headers = Mapping[str, str]
+"""Header names in lower case; values of repeated headers joined by a comma and a blank."""
+
+_REFUSALS: Final = {
+    # RFC 6749 section 5.2.
+    "invalid_grant": Reason.INVALID_GRANT,
+    "invalid_client": Reason.INVALID_CLIENT,
+    "unauthorized_client": Reason.UNAUTHORIZED_CLIENT,  # Keycloak says this for a wrong secret
+    "invalid_request": Reason.INVALID_REQUEST,
+    "invalid_scope": Reason.INVALID_SCOPE,
+    "unsupported_grant_type": Reason.UNSUPPORTED_GRANT_TYPE,
+    # Vendors' own.
+    "invalid_token": Reason.OTHER_REFUSAL,
+    "bad_verification_code": Reason.OTHER_REFUSAL,  # GitHub, with status 200
+    "bad_refresh_token": Reason.INVALID_GRANT,  # GitHub
+    "incorrect_client_credentials": Reason.INVALID_CLIENT,  # GitHub
+    "access_denied": Reason.OTHER_REFUSAL,
+}
+_PASSING: Final = {
+    # RFC 6749 section 4.1.2.1 names these two for the authorization endpoint; token endpoints use them too.
+    "temporarily_unavailable": Reason.UNAVAILABLE,
+    "server_error": Reason.HTTP_5XX,
+    "slow_down": Reason.RATE_LIMITED,
+}
+_REUSE_WORDS: Final = re.compile(r"already (been )?(used|claimed|redeemed)|claimed by|re-?used?\b", re.IGNORECASE)
+_BARE_CODE: Final = re.compile(r"[a-z]+(_[a-z]+)+")
+_TEXT_LIMIT: Final = 200
+_MIN_SECRET: Final = 4
+_CHARSET_LATIN: Final = "latin-1"
+
+
+def refresh_request(
+    grant: Grant, tokens: TokenSet | None, scope: str, extra: tuple[tuple[str, str], ...]
+) -> TokenRequest:
+    """Build the renewal form of RFC 6749 section 6, or that of section 4.4 for client credentials."""
+    if grant is Grant.CLIENT_CREDENTIALS:
+        fields: list[tuple[str, str]] = [("grant_type", "client_credentials")]
+    else:
+        refresh_token = (tokens.refresh_token if tokens else None) or ""
+        fields = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)]
+    if scope:
+        fields.append(("scope", scope))
+    return TokenRequest((*fields, *extra))
+
+
+def password_request(
+    username: str, password: str, scope: str, extra: tuple[tuple[str, str], ...]
+) -> TokenRequest:
+    """Build the login form of RFC 6749 section 4.3; its two secrets are used once and kept nowhere."""
+    fields = [("grant_type", "password"), ("username", username), ("password", password)]
+    if scope:
+        fields.append(("scope", scope))
+    return TokenRequest((*fields, *extra))
+
+
+def classify(status: int, headers: Headers, body: bytes, wall_now: float) -> Answer:
+    """Say what an HTTP answer means. `wall_now` (instant) serves a Retry-After that is a date."""
+    fields, form_encoded = _fields(body)
+    code = _error_code(fields, body, status)
+    retry_after = _retry_after(headers, wall_now)
+    text = _description(fields, body)
+    if 200 <= status < 300:  # noqa: PLR2004 - status classes read best as numbers
+        return _classify_success(fields, code, status, text, form_encoded=form_encoded)
+    if 300 <= status < 400:  # noqa: PLR2004
+        target = headers.get("location", "").split("?", 1)[0] or "an unnamed place"
+        text = f"token endpoint answered {status} to {target}; set token_url to {target}"
+        return Unavailable(Reason.REDIRECT, delivered=False, status=status, text=text)
+    if status == 429:  # noqa: PLR2004
+        return Unavailable(Reason.RATE_LIMITED, delivered=False, retry_after=retry_after, status=status, text=text)
+    if status in (408, 425):
+        return Unavailable(Reason.UNAVAILABLE, delivered=False, retry_after=retry_after, status=status, text=text)
+    if status == 503 and retry_after is not None:  # noqa: PLR2004
+        # A date to come back is a plain statement that nothing was done (RFC 9110 section 15.6.4).
+        return Unavailable(Reason.UNAVAILABLE, delivered=False, retry_after=retry_after, status=status, text=text)
+    if 400 <= status < 500:  # noqa: PLR2004
+        return _classify_refusal(fields, code, status, retry_after, text)
+    # 5xx, and numbers nobody defined: a proxy may have lost a good answer behind them (case E13).
+    return Unavailable(Reason.HTTP_5XX, delivered=True, retry_after=retry_after, status=status, text=text)
+
+
+def _classify_success(
+    fields: Mapping[str, object] | None, code: str, status: int, text: str, *, form_encoded: bool
+) -> Answer:
+    if fields is not None:
+        access, refresh = _text(fields.get("access_token")), _text(fields.get("refresh_token"))
+        if access or (refresh and not code):
+            raw = {key: value for key, value in fields.items() if key not in ("access_token", "refresh_token")}
+            return Granted(access, refresh or None, raw, form_encoded)
+        if code:  # GitHub refuses with status 200 (case A29)
+            return _classify_refusal(fields, code, status, None, text)
+    return Unavailable(Reason.UNREADABLE_ANSWER, delivered=True, status=status, text=text)
+
+
+def _classify_refusal(
+    fields: Mapping[str, object] | None, code: str, status: int, retry_after: float | None, text: str
+) -> Answer:
+    if code in _PASSING:
+        reason = _PASSING[code]
+        delivered = reason is Reason.HTTP_5XX
+        return Unavailable(reason, delivered, retry_after=retry_after, status=status, text=text)
+    reason_or_none = _REFUSALS.get(code)
+    if reason_or_none is Reason.INVALID_GRANT and _REUSE_WORDS.search(_text((fields or {}).get("error_description"))):
+        return Refused(Reason.TOKEN_REUSE, status, text)
+    if reason_or_none is not None:
+        return Refused(reason_or_none, status, text)
+    if status == 403:  # noqa: PLR2004 - firewalls and gateways answer it now and then (case E12)
+        return Unavailable(Reason.FORBIDDEN, delivered=False, retry_after=retry_after, status=status, text=text)
+    if status in (404, 405, 410):
+        return Refused(Reason.OTHER_REFUSAL, status, f"{text or 'nothing is served there'}; check token_url".strip())
+    return Refused(Reason.OTHER_REFUSAL, status, text)
+
+
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _decode(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig").strip()  # a BOM before JSON: cases A44, A45
+    except UnicodeDecodeError:
+        return body.decode(_CHARSET_LATIN).strip()
+
+
+def _fields(body: bytes) -> tuple[Mapping[str, object] | None, bool]:
+    """Read a JSON object or a form, whatever the content type says (cases A39, A40)."""
+    text = _decode(body)
+    try:
+        # An absurd number must not cost the pair that came with it: int() refuses 5,000 digits.
+        document = json.loads(text, parse_int=lambda digits: float(digits) if len(digits) > 18 else int(digits))  # noqa: PLR2004
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        return document, False
+    if "=" in text and not text.startswith(("<", "{", "[")):
+        pairs = dict(parse_qsl(text))
+        if "access_token" in pairs or "error" in pairs:
+            return pairs, True
+    return None, False
+
+
+def _error_code(fields: Mapping[str, object] | None, body: bytes, status: int) -> str:
+    if fields is not None:
+        error = fields.get("error")
+        if isinstance(error, dict):  # some gateways nest it: {"error": {"code": "invalid_grant"}}
+            error = error.get("code") or error.get("type")
+        return _text(error).lower()
+    text = _decode(body[:256]).strip("\"' .").lower()
+    if status >= 400 and (text in _REFUSALS or text in _PASSING):  # noqa: PLR2004 - Apereo CAS (case A34)
+        return text
+    first = _BARE_CODE.match(text)
+    return first.group() if status >= 400 and first and first.group() in _REFUSALS else ""  # noqa: PLR2004
+
+
+def _description(fields: Mapping[str, object] | None, body: bytes) -> str:
+    if fields is not None:
+        error, description = fields.get("error"), fields.get("error_description") or fields.get("message")
+        return ": ".join(part for part in (_text(error), _text(description)) if part)
+    text = _decode(body[:1024])
+    return "an HTML page" if text.startswith("<") else text
+
+
+def _retry_after(headers: Headers, wall_now: float) -> float | None:
+    """Read Retry-After (RFC 9110 section 10.2.3): seconds or a date; past and negative are 0, garbage is None.
+
+    Of several values the longest counts. A date is measured against the answer's own Date header if there is
+    one, so that the two clocks need not agree.
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    whole = _date(value)
+    if whole is not None:
+        reference = _date(headers.get("date", ""))
+        return max(0.0, whole - (wall_now if reference is None else reference))
+    seconds = [float(part) for part in value.split(",") if re.fullmatch(r"\s*-?\d{1,12}(\.\d*)?\s*", part)]
+    return max(0.0, *seconds, 0.0) if seconds else None
+
+
+def _date(value: str) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def scrub(text: str, secrets: Iterable[str]) -> str:
+    """Make a server's words fit to show: live secrets replaced, one line, at most 200 characters (case J5)."""
+    for secret in secrets:
+        if len(secret) >= _MIN_SECRET:
+            for spelling in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
+                text = text.replace(spelling, "***")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _TEXT_LIMIT else line[: _TEXT_LIMIT - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A token set whose every field has been read, and what had to be tolerated on the way."""
+
+    tokens: TokenSet
+    oddities: tuple[Oddity, ...]
+
+
+def judge(tokens: TokenSet, raw: Mapping[str, object], policy: RotationPolicy, asked_scope: str) -> Judged:
+    """Read the fields of a saved answer: lifetimes, scope, type, id token. Total: nothing raises.
+
+    `tokens` is the set as saved, whose instants assume the default lifetime; `raw` is what came with it.
+    """
+    oddities: list[Oddity] = []
+    lifetime = _lifetime(raw.get("expires_in"), policy, oddities)
+    jwt_lifetime = _jwt_lifetime(tokens.access_token, tokens.obtained_at)
+    if jwt_lifetime is not None and jwt_lifetime < lifetime:
+        lifetime = jwt_lifetime
+        oddities.append(Oddity.JWT_EXPIRES_EARLIER)
+    scope = _scope(raw.get("scope"), tokens.scope, oddities)
+    if asked_scope and scope and set(scope.split()) != set(asked_scope.split()):
+        oddities.append(Oddity.SCOPE_CHANGED)
+    token_type = _text(raw.get("token_type")) or "Bearer"
+    if token_type.lower() == "bearer":  # RFC 6749 section 7.1: the type's name has no case
+        token_type = "Bearer"
+    id_token = raw.get("id_token")
+    if id_token is not None and not isinstance(id_token, str):
+        oddities.append(Oddity.ID_TOKEN_ODD)
+    refresh_lifetime = _refresh_lifetime(raw)
+    return Judged(
+        replace(
+            tokens,
+            expires_at=tokens.obtained_at + lifetime,
+            scope=scope,
+            token_type=token_type,
+            id_token=_text(id_token) or tokens.id_token,
+            refresh_expires_at=(
+                tokens.refresh_expires_at if refresh_lifetime is None else tokens.obtained_at + refresh_lifetime
+            ),
+        ),
+        tuple(oddities),
+    )
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return float(min(max(value, -(2**53)), 2**53))
+    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d{1,32}(\.\d*)?([eE][-+]?\d{1,3})?\s*", value):
+        value = float(value)
+    return value if isinstance(value, float) and math.isfinite(value) else None
+
+
+def _lifetime(value: object, policy: RotationPolicy, oddities: list[Oddity]) -> float:
+    """Read `expires_in` (RFC 6749 section 5.1, seconds) in every spelling that was seen."""
+    number = _number(value)
+    if number is None:
+        oddities.append(Oddity.EXPIRES_IN_MISSING if value is None else Oddity.EXPIRES_IN_ODD)
+        return policy.assumed_lifetime
+    if isinstance(value, str):
+        oddities.append(Oddity.EXPIRES_IN_TEXT)
+    if number > policy.max_lifetime:
+        oddities.append(Oddity.EXPIRES_IN_CLAMPED)
+        return policy.max_lifetime
+    return float(max(0, math.floor(number)))
+
+
+def _jwt_lifetime(access_token: str, obtained_at: float) -> float | None:
+    """Read the lifetime a JWT states (RFC 7519 section 4.1.4); by `iat` if there, so clocks need not agree."""
+    parts = access_token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature
+        return None
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return None
+    if not isinstance(payload, dict):
+        return None
+    end, start = _number(payload.get("exp")), _number(payload.get("iat"))
+    if end is None:
+        return None
+    return max(0.0, end - (obtained_at if start is None else start))
+
+
+def _refresh_lifetime(raw: Mapping[str, object]) -> float | None:
+    """Read the refresh token's lifetime: no standard field; Keycloak, GitHub and others name it themselves."""
+    for key in ("refresh_expires_in", "refresh_token_expires_in"):
+        number = _number(raw.get(key))
+        if number is not None and number > 0:  # Keycloak: 0 means no end, or no refresh token at all
+            return math.floor(number)
+    return None
+
+
+def _scope(value: object, before: str, oddities: list[Oddity]) -> str:
+    """Read `scope`: a string (RFC 6749 section 3.3), or an array (CE-API, Netatmo); absent means unchanged."""
+    if value is None:
+        return before
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if isinstance(value, list):
+        words = [word for word in value if isinstance(word, str)]
+        if len(words) != len(value):
+            oddities.append(Oddity.SCOPE_SHAPE)
+        return " ".join(words)
+    oddities.append(Oddity.SCOPE_SHAPE)
+    return before

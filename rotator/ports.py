@@ -1,0 +1,156 @@
+"""What the line needs from the world, as promises. Adapters keep them; fakes pass the same suites.
+
+Every port is called from worker threads, several at once for different credentials, never twice at
+once for the same credential. None raises for a failure of the outside world: failures are returned,
+with a `Reason` and one line that names the file or server and the cure. An exception is a bug.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from rotator.core.model import Answer, Oddity, Reason, TokenRequest, TokenSet
+from rotator.core.state import CredentialState
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A failure of the outside world: what to show and what to count."""
+
+    reason: Reason
+    text: str
+    """One line: the file or server, what is wrong, the cure. Never a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The durable state of one credential. `state` is None only if there truly is none."""
+
+    state: CredentialState | None
+
+
+class Clock(Protocol):
+    """Invariant 10: never backward inside a process, counts suspend."""
+
+    def now(self) -> float:
+        """Return the instant on the daemon's timeline: seconds since the epoch, UTC."""
+
+    def wall(self, instant: float) -> float:
+        """Return what the wall clock shows at `instant`: the two part when the wall clock is set back."""
+
+
+class TokenEndpoint(Protocol):
+    """One authorization server's token endpoint as one client sees it."""
+
+    def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
+        """Send the form once, repeating only what cannot have been delivered or was plainly not done.
+
+        Total: every outcome is an `Answer`. Ends within the configured total timeout. `secrets` are
+        strings that must not appear in any text returned. No redirect is followed.
+        """
+
+
+class Store(Protocol):
+    """Where token sets live. The store is owned for the life of the process (invariant 5)."""
+
+    def load(self, name: str) -> Loaded | Problem:
+        """Read the durable state. An unreadable or corrupt state is a Problem, never `Loaded(None)`."""
+
+    def save(self, name: str, state: CredentialState) -> Problem | None:
+        """Make the state durable before returning None: it survives power loss from then on.
+
+        All or nothing; a Problem means that the earlier durable state is still whole. Refuses to
+        lower the generation of what is stored (case C15).
+        """
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names that have a durable state."""
+
+
+class Sink(Protocol):
+    """One output of one credential: a file, a Secret, a hook."""
+
+    @property
+    def name(self) -> str:
+        """Return the name, unique within its credential and stable over restarts and reloads."""
+
+    def publish(self, tokens: TokenSet) -> Problem | None:
+        """Bring the output to these tokens. Readers see all of the old or all of the new (invariant 12)."""
+
+    def intact(self) -> bool:
+        """Tell cheaply whether the output still is as last published; True when that cannot change."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshStarted:
+    """A token request is about to leave; its intent mark is durable."""
+
+    credential: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshFinished:
+    """A token request ended. `outcome`: granted, refused, unavailable, ambiguous or late."""
+
+    credential: str
+    outcome: str
+    reason: Reason | None
+    text: str
+    seconds: float
+    generation: int
+    failures: int
+    oddities: tuple[Oddity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFinished:
+    """The state was written, or not. `holds_new_pair`: an unsaved pair is at stake (invariant 4)."""
+
+    credential: str
+    problem: Problem | None
+    seconds: float
+    holds_new_pair: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFinished:
+    """One sink was brought up to date, or not."""
+
+    credential: str
+    sink: str
+    problem: Problem | None
+    generation: int
+    seconds: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """The grant's status moved, e.g. from ok to suspect."""
+
+    credential: str
+    before: str
+    after: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Anything else worth a line: `event` is its stable name, `fields` hold no secrets."""
+
+    event: str
+    text: str
+    credential: str = ""
+    level: str = "info"
+    fields: Mapping[str, object] | None = None
+
+
+Event = RefreshStarted | RefreshFinished | SaveFinished | PublishFinished | StatusChanged | Notice
+
+
+class Observer(Protocol):
+    """Hears of everything that happened. Must be quick and must not raise."""
+
+    def notify(self, event: Event) -> None:
+        """Take note of one event."""
