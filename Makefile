@@ -57,8 +57,8 @@ clean: ## remove the environment and everything that can be made again
 .PHONY: python
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		echo "rotator needs Python 3.11 or newer and \"$(PYTHON)\" is $${found:-$$($(PYTHON) -V 2>&1)}:" \
-			"install one and name it, e.g. make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+		echo "rotator needs Python 3.11 or newer, and \"$(PYTHON)\" is not that: install one and" \
+			"name it, e.g. make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "\"$(PYTHON)\" lacks the venv module: install it (Debian, Ubuntu: apt install" \
 			"python$(VERSION)-venv) and run make again" >&2; exit 1; }

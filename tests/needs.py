@@ -1,0 +1,50 @@
+"""`needs(component)`: skip a test on a machine that lacks something, fail it in CI.
+
+A skipped test proves nothing, so nothing may be skipped where the whole suite is promised to run:
+`.ci/run` installs every component and sets `CI=true`.
+"""
+
+import functools
+import os
+import subprocess
+from typing import Final
+
+import pytest
+
+# A component is there if its probe works: a program that is installed but may not do its work
+# (ptrace forbidden in a container, say) counts as missing. None: only root will do.
+PROBES: Final[dict[str, tuple[str, ...] | None]] = {
+    "faketime": ("faketime", "-f", "+1d", "true"),
+    "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
+    "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
+    "network namespace": ("unshare", "--net", "ip", "link", "set", "lo", "up"),
+    "openssl": ("openssl", "version"),
+    "root": None,
+    "strace": ("strace", "-f", "-o", "/dev/null", "true"),
+    "time namespace": ("unshare", "--time", "--boottime", "60", "--fork", "true"),
+    "tzdata": ("test", "-e", "/usr/share/zoneinfo/Europe/Amsterdam"),
+}
+
+
+def needs(*components: str) -> None:
+    """Skip the calling test if a component is missing, or fail it if the variable CI is `true`."""
+    for component in components:
+        missing = _missing(component)
+        if missing and os.environ.get("CI") == "true":
+            pytest.fail(f"{component} is needed in CI: {missing}")
+        if missing:
+            pytest.skip(f"needs {component}: {missing}")
+
+
+@functools.cache
+def _missing(component: str) -> str:
+    probe = PROBES[component]
+    if probe is None:
+        return "" if os.geteuid() == 0 else "run the tests as root"
+    try:
+        run = subprocess.run(
+            probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if run.returncode == 0 else f"{' '.join(probe)}: {run.stderr.strip()}"
