@@ -5,11 +5,12 @@ once for the same credential. None raises for a failure of the outside world: fa
 with a `Reason` and one line that names the file or server and the cure. An exception is a bug.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from rotator.core.model import Answer, Oddity, Reason, TokenRequest, TokenSet
+from rotator.core.standing import CredentialView
 from rotator.core.state import CredentialState
 
 
@@ -154,3 +155,68 @@ class Observer(Protocol):
 
     def notify(self, event: Event) -> None:
         """Take note of one event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the probes say. `live`: the sweep ran lately, and nothing else (invariant 14).
+
+    `ready`: every required output holds an unexpired access token; `reasons` name those that do not.
+    """
+
+    live: bool
+    ready: bool
+    reasons: tuple[str, ...]
+    sweep_age_seconds: float
+    credentials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the daemon counts itself, for metrics: numbers since the start, and instants (seconds)."""
+
+    started_at: float
+    sweep_lag_seconds: float
+    under_way: int
+    clock_jumps_forward: int
+    clock_jumps_backward: int
+    reloads_good: int
+    reloads_bad: int
+    last_reload_good: bool
+    last_reload_at: float
+
+
+class Desk(Protocol):
+    """What the web pages, the metrics and the control socket may ask of the daemon.
+
+    The plain methods only look, are quick and may be called from any thread. The coroutines belong to the
+    daemon's event loop and return within a bounded time; a token call that hangs holds none of them up but its own
+    caller. A Problem is shown as it is.
+    """
+
+    def views(self) -> Iterator[CredentialView]:
+        """Show every credential, in the order of their names; made one by one, so that 100,000 cost no memory."""
+
+    def find(self, name: str) -> CredentialView | None:
+        """Show one credential; None if it is not configured."""
+
+    def tokens(self, name: str) -> TokenSet | None:
+        """Return the current token set with `expires_at` as the wall clock would show it; None if there is none."""
+
+    def health(self) -> Health:
+        """Answer the probes."""
+
+    def counts(self) -> Counts:
+        """Return what the daemon counts itself."""
+
+    async def rotate(self, name: str) -> CredentialView | Problem:
+        """Refresh one credential now; all who ask at once share one request and get the same answer (C10, C12)."""
+
+    async def login(self, name: str, username: str, password: str) -> CredentialView | Problem:
+        """Get the first pair by the password grant; the two secrets are used once and kept nowhere."""
+
+    async def adopt(self, name: str, pair: str) -> CredentialView | Problem:
+        """Take over a token answer or a bare refresh token (the text as it was handed in)."""
+
+    async def reload(self) -> tuple[str, ...]:
+        """Take the configuration anew: what is wrong with it, a line each; nothing if it is in force now."""
