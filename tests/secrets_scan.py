@@ -14,7 +14,7 @@ PREFIX: Final = "PLANTED-"
 
 
 def _encoded(skip: int) -> str:
-    """Return what base64 makes of the prefix behind `skip` bytes, without letters shared with others.
+    """Return the base64 of the prefix behind `skip` bytes, less the letters that others share.
 
     HTTP Basic and the parts of a JWT hide a secret that way.
     """
