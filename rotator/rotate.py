@@ -73,6 +73,8 @@ class Plan:
     """Read the seed: a refresh token or a token answer."""
     stamp: Callable[[], object] | None = None
     """Tell cheaply whether an input (client secret, CA, seed) has changed: a value to compare."""
+    required: tuple[str, ...] = ()
+    """The outputs that count for readiness."""
 
 
 class Credential:
@@ -137,12 +139,23 @@ class Rotator:
 
     def step(self, credential: Credential) -> Wait | Halt:
         """Do everything that is due for one credential; say when to ask again."""
+        outcome: Wait | Halt
         if credential.state is None and not self._open(credential):
-            return Wait(self._clock.now() + _UNREADABLE_RETRY, Reason.STATE_UNREADABLE)
-        self._heed_inputs(credential)
-        outcome = self._work(credential)
+            credential.asked = False
+            outcome = Wait(self._clock.now() + _UNREADABLE_RETRY, Reason.STATE_UNREADABLE)
+        else:
+            self._heed_inputs(credential)
+            outcome = self._work(credential)
         self._answer_waiters(credential)
         return outcome
+
+    def ask(self, credential: Credential) -> Future[CredentialView]:
+        """Ask for a rotation now; the future is done when the request that serves all who asked is."""
+        waiter: Future[CredentialView] = Future()
+        with credential.lock:
+            credential.waiters.append(waiter)
+            credential.asked = True
+        return waiter
 
     def _work(self, credential: Credential) -> Wait | Halt:
         save_tried = False
@@ -184,9 +197,9 @@ class Rotator:
         return Refresh("asked") if earliest <= now else Wait(earliest, "asked")
 
     def _answer_waiters(self, credential: Credential) -> None:
-        if credential.asked:
-            return  # still to come
         with credential.lock:
+            if credential.asked:
+                return  # still to come
             waiters, credential.waiters = credential.waiters, []
         if waiters:
             shown = credential.view(self._fingerprint)
@@ -325,7 +338,7 @@ class Rotator:
             reason, text = (problem.reason, problem.text) if problem else (None, "")
             with credential.lock:
                 credential.state = transitions.after_publish(
-                    credential.state or state, sink_name, state.generation, reason, text, self._clock.now()
+                    credential.state or state, sink_name, state.tokens, reason, text, self._clock.now()
                 )
                 failures = credential.state.delivery(sink_name).failures
         self._observer.notify(PublishFinished(credential.name, sink_name, problem, state.generation, seconds, failures))

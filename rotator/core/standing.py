@@ -65,6 +65,8 @@ class OutputView:
     current: bool
     generation: int
     delivered_at: float | None
+    expires_at: float | None
+    """When the access token it holds is over."""
     failures: int
     reason: str | None
     text: str
@@ -147,6 +149,7 @@ def _output(state: CredentialState, sink: SinkRef) -> OutputView:
         current=state.generation > 0 and delivery.generation >= state.generation,
         generation=delivery.generation,
         delivered_at=delivery.at or None,
+        expires_at=delivery.expires_at or None,
         failures=delivery.failures,
         reason=delivery.reason,
         text=delivery.text,

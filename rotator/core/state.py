@@ -84,6 +84,8 @@ class Delivery:
     retry_at: float = 0.0
     reason: Reason | None = None
     text: str = ""
+    expires_at: float = 0.0
+    """When the access token that the sink holds is over."""
 
 
 NEVER_DELIVERED: Final = Delivery(0, 0.0)
@@ -378,15 +380,15 @@ def retry_now(state: CredentialState, now: float) -> CredentialState:
 
 
 def after_publish(
-    state: CredentialState, sink: str, generation: int, reason: Reason | None, text: str, now: float
+    state: CredentialState, sink: str, tokens: TokenSet, reason: Reason | None, text: str, now: float
 ) -> CredentialState:
     """Note how a delivery went; deliveries back off one by one and never cause a token call (case E9)."""
     before = state.delivery(sink)
     if reason is None:
-        delivery = Delivery(generation, now)
+        delivery = Delivery(tokens.generation, now, expires_at=tokens.expires_at)
     else:
         wait = min(2.0 ** min(before.failures, 10), _DELIVERY_BACKOFF_MAX)
-        delivery = Delivery(before.generation, before.at, before.failures + 1, now + wait, reason, text)
+        delivery = replace(before, failures=before.failures + 1, retry_at=now + wait, reason=reason, text=text)
     return replace(state, deliveries={**state.deliveries, sink: delivery})
 
 

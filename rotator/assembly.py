@@ -1,0 +1,230 @@
+"""From configuration to working parts: which adapter serves which port. Nothing here decides anything.
+
+Parts that are equal are shared: 100,000 credentials of one server have one endpoint and one policy.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from rotator.adapters.clock import BootClock
+from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint
+from rotator.adapters.file_sink import FileSink
+from rotator.adapters.file_store import FileStore
+from rotator.adapters.hooks import CommandHook, SignalHook, WebhookHook
+from rotator.config import Config, CredentialConfig, InputError, Source
+from rotator.config import settings as configured
+from rotator.core.grant import password_request
+from rotator.core.login import parse_pair
+from rotator.core.model import Fingerprinter, Granted, Reason
+from rotator.core.schedule import SinkRef
+from rotator.core.state import from_answer, from_refresh_token
+from rotator.ports import Notice, Observer, Problem, Sink
+from rotator.rotate import Credential, Plan, Rotator
+
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+
+
+class InputsUnusable(Exception):  # noqa: N818 - it says what is the matter, for an operator
+    """A configured input that must be read when a plan is made cannot be: one line with the cure."""
+
+
+class Assembly:
+    """The parts of one process: one store, one clock, one rotator, and the endpoints in use."""
+
+    def __init__(self, store: FileStore, observer: Observer, environ: Mapping[str, str] | None = None) -> None:
+        """Put the parts together around a store that is open and locked."""
+        self.environ = os.environ if environ is None else environ
+        self.store = store
+        self.observer = observer
+        self.clock = BootClock()
+        self.stopping = threading.Event()
+        self.fingerprint = Fingerprinter(store.fingerprint_key())
+        self.rotator = Rotator(store, self.clock, observer, self.fingerprint, self.stopping)
+        self._endpoints: dict[object, HttpTokenEndpoint] = {}
+        self._refs: dict[tuple[SinkRef, ...], tuple[SinkRef, ...]] = {}
+
+    # -- plans -----------------------------------------------------------------------------------
+
+    def plans(self, config: Config) -> dict[str, Plan]:
+        """Make every credential's plan. Raises `InputsUnusable`, before anything has changed."""
+        return {name: self.plan(name, credential) for name, credential in config.credentials.items()}
+
+    def plan(self, name: str, config: CredentialConfig) -> Plan:
+        """Make one credential's plan."""
+        endpoint = config.endpoint
+        sinks = (*self._outputs(name, config), *self._hooks(name, config))
+        refs = tuple(SinkRef(sink.name, is_hook=not isinstance(sink, FileSink)) for sink in sinks)
+        return Plan(
+            policy=config.policy,
+            grant=config.grant,
+            scope=config.scope,
+            extra=tuple((key, self._read_once(source.named(name))) for key, source in config.extra),
+            endpoint=self._endpoint(name, config),
+            server=_server(endpoint.token_url),
+            sinks=sinks,
+            sink_refs=self._refs.setdefault(refs, refs),
+            seed=self._seed_reader(config.seed.named(name)) if config.seed else None,
+            stamp=self._stamp(name, config),
+            required=tuple(output.path for output in config.outputs if output.required),
+        )
+
+    def _read_once(self, source: Source) -> str:
+        value = source.read(self.environ)
+        if isinstance(value, InputError):
+            raise InputsUnusable(value.text)
+        return value
+
+    def _endpoint(self, name: str, config: CredentialConfig) -> HttpTokenEndpoint:
+        secret = config.client_secret.named(name) if config.client_secret else None
+        key = (config.endpoint, config.client_id, secret)
+        if key not in self._endpoints:
+            at = config.endpoint
+            settings = EndpointSettings(
+                token_url=at.token_url,
+                client_id=config.client_id,
+                client_secret=self._secret_reader(secret) if secret else None,
+                authentication=at.client_authentication,
+                ca_file=at.ca_file,
+                client_certificate=at.client_certificate,
+                client_key=at.client_key,
+                proxy=at.proxy,
+                use_environment_proxies=at.use_environment_proxies,
+                connect_timeout=at.connect_timeout,
+                read_timeout=at.read_timeout,
+                total_timeout=at.total_timeout,
+            )
+            self._endpoints[key] = HttpTokenEndpoint(settings, self._wall_now, self.stopping, self._notice)
+        return self._endpoints[key]
+
+    def _wall_now(self) -> float:
+        return self.clock.wall(self.clock.now())
+
+    def _notice(self, event: str, text: str) -> None:
+        self.observer.notify(Notice(event, text, level="warning"))
+
+    def _secret_reader(self, source: Source) -> Callable[[], str | Problem]:
+        def read() -> str | Problem:
+            value = source.read(self.environ)
+            return Problem(Reason.BAD_INPUT, f"client_secret: {value.text}") if isinstance(value, InputError) else value
+
+        return read
+
+    def _seed_reader(self, source: Source) -> Callable[[], str | Problem]:
+        def read() -> str | Problem:
+            value = source.read(self.environ)
+            return Problem(Reason.BAD_INPUT, value.text) if isinstance(value, InputError) else value
+
+        return read
+
+    def _stamp(self, name: str, config: CredentialConfig) -> Callable[[], object] | None:
+        sources = [source.named(name) for source in (config.client_secret, config.seed) if source is not None]
+        watched = [source for source in sources if source.stamp(self.environ) is not None or source.is_file]
+        at = config.endpoint
+        paths = [path for path in (at.ca_file, at.client_certificate, at.client_key) if path is not None]
+        if not watched and not paths:
+            return None
+        environ = self.environ
+        return lambda: (*(source.stamp(environ) for source in watched), *(_path_stamp(path) for path in paths))
+
+    def _outputs(self, name: str, config: CredentialConfig) -> tuple[Sink, ...]:
+        return tuple(
+            FileSink(
+                output.path,
+                output.path_for(name),
+                format=output.format,
+                template=output.template,
+                mode=output.mode,
+                owner=output.owner,
+                group=output.group,
+                newline=output.newline,
+                symlink=output.symlink,
+                in_place=output.in_place,
+                clock=self.clock,
+            )
+            for output in config.outputs
+        )
+
+    def _hooks(self, name: str, config: CredentialConfig) -> tuple[Sink, ...]:
+        hooks: list[Sink] = []
+        for number, hook in enumerate(config.hooks, 1):
+            match hook:
+                case configured.CommandHook():
+                    title = f"hook {number}: {Path(hook.command[0]).name}"
+                    hooks.append(CommandHook(title, name, hook.command_for(name), hook.timeout, self.clock))
+                case configured.SignalHook():
+                    title = f"hook {number}: SIG{hook.signal}"
+                    hooks.append(SignalHook(title, hook.pid_file_for(name), hook.signal))
+                case configured.WebhookHook():
+                    reader = self._seed_reader(hook.url.named(name))
+                    hooks.append(WebhookHook(f"hook {number}: webhook", name, reader, hook.timeout, self.clock))
+        return tuple(hooks)
+
+    # -- what is done on request -------------------------------------------------------------------
+
+    def login(self, credential: Credential, username: str, password: str) -> Problem | None:
+        """Get the first pair by the password grant (RFC 6749 section 4.3) and take it over.
+
+        The two secrets are used once and kept nowhere. Blocks for as long as the token call takes.
+        """
+        plan = credential.plan
+        answer = plan.endpoint.request(
+            password_request(username, password, plan.scope, plan.extra), (password, username)
+        )
+        if isinstance(answer, Granted):
+            return self._adopt(credential, answer)
+        cure = {
+            Reason.INVALID_GRANT: "check user name and password",
+            Reason.INVALID_CLIENT: "check client_id and client_secret",
+            Reason.UNAUTHORIZED_CLIENT: "check client_secret, and that the client may use the password grant",
+        }.get(answer.reason, "try again; the log tells more")
+        return Problem(answer.reason, f"login refused: {answer.text or answer.reason}; {cure}")
+
+    def adopt_pair(self, credential: Credential, pair: str) -> Problem | None:
+        """Take over a token answer or a bare refresh token that somebody hands in as text."""
+        granted = parse_pair(pair)
+        if isinstance(granted, str):
+            return Problem(Reason.BAD_INPUT, f"what was handed in is unusable: {granted}")
+        return self._adopt(credential, granted)
+
+    def _adopt(self, credential: Credential, granted: Granted) -> Problem | None:
+        plan, now = credential.plan, self.clock.now()
+        if granted.access_token:
+            tokens, _ = from_answer(granted, plan.policy, plan.scope, now)
+        else:
+            tokens = from_refresh_token(granted.refresh_token or "", plan.policy, now)
+        return self.rotator.adopt(credential, tokens)
+
+    # -- end ---------------------------------------------------------------------------------------
+
+    def abort_overdue(self) -> None:
+        """End token requests that are past their total timeout."""
+        for endpoint in tuple(self._endpoints.values()):
+            endpoint.abort_overdue()
+
+    def abort_all(self) -> None:
+        """End every token request at once: the drain is over."""
+        for endpoint in tuple(self._endpoints.values()):
+            endpoint.abort_all()
+
+    def close(self) -> None:
+        """Close the endpoints first, the store and its lock last (invariant 13)."""
+        for endpoint in self._endpoints.values():
+            endpoint.close()
+        self.store.close()
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)}"
+
+
+def _path_stamp(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_ino, status.st_size)

@@ -1,0 +1,386 @@
+"""Start, sweep, patrol, reload, drain, stop. Holds no policy: what is due is asked of the core.
+
+The main thread runs the event loop: signals, APScheduler's interval jobs, web pages and the control socket. Token
+calls and files belong to a few worker threads, so that nothing that hangs out there is felt in here.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from enum import IntEnum
+from typing import Final
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from rotator.agenda import Agenda
+from rotator.assembly import Assembly, InputsUnusable
+from rotator.config import Config, ConfigError
+from rotator.core.model import Halt, Reason, TokenSet
+from rotator.core.standing import CredentialView, Standing
+from rotator.core.state import Status, with_sinks
+from rotator.ports import Counts, Event, Health, Notice, Problem, StatusChanged
+from rotator.rotate import Credential, Plan
+
+SWEEP_SECONDS: Final = 1.0
+PATROL_SECONDS: Final = 5.0
+_PATROL_AT_LEAST: Final = 500  # credentials looked at in one patrol; a full round takes a minute at most
+_PATROL_ROUNDS: Final = 10
+_LIVE_SECONDS: Final = 15.0
+_BUG_RETRY: Final = 60.0
+_REASONS_SHOWN: Final = 20
+_ONCE_PATIENCE: Final = 60.0
+_ONCE_WAIT: Final = 5.0
+
+
+class Exit(IntEnum):
+    """How a run ended (sysexits)."""
+
+    DONE = 0
+    UNSAVED = 74  # EX_IOERR: a token set was lost with the process because it could not be saved
+    TEMPORARY = 75  # EX_TEMPFAIL
+    DEAD_GRANT = 77  # EX_NOPERM
+
+
+class Daemon:
+    """One process's worth of credentials. Implements `rotator.ports.Desk`."""
+
+    def __init__(
+        self, config: Config, assembly: Assembly, load_config: Callable[[], Config | tuple[ConfigError, ...]]
+    ) -> None:
+        """Take a good configuration and the parts made for it. `load_config` reads it anew for a reload.
+
+        Raises `InputsUnusable` if an input that is needed now cannot be read.
+        """
+        self._config = config
+        self._load_config = load_config
+        self._assembly = assembly
+        self._clock = assembly.clock
+        self._rotator = assembly.rotator
+        self._notify = assembly.observer.notify
+        self._agenda = Agenda(config.daemon.max_concurrent_per_server, config.daemon.max_concurrent)
+        self._credentials: dict[str, Credential] = {}
+        for name, plan in assembly.plans(config).items():
+            self._add(name, plan)
+        self._pool = ThreadPoolExecutor(config.daemon.max_concurrent, thread_name_prefix="rotate")
+        self._helpers = ThreadPoolExecutor(4, thread_name_prefix="errand")  # logins, patrols: never behind a token call
+        self._workers = 0
+        self._workers_lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._exit = Exit.DONE
+        self._swept_at = time.monotonic()
+        self._patrol_from = 0
+        self._started_at = self._clock.now()
+        self._reloads = [0, 0]
+        self._last_reload = (True, self._started_at)
+
+    def _add(self, name: str, plan: Plan) -> None:
+        credential = self._credentials[name] = Credential(name, plan)
+        self._agenda.put(credential, 0.0)
+
+    # -- run ---------------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
+        """Run until SIGTERM or SIGINT, then drain. `ready` is called once the sweep runs."""
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(self.reload()))
+        # An interval job survives a late loop, an overlap and an exception; a one-shot job does not.
+        scheduler = AsyncIOScheduler(
+            timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+        scheduler.add_job(self._sweep, "interval", seconds=SWEEP_SECONDS, id="sweep")
+        scheduler.add_job(self._patrol, "interval", seconds=PATROL_SECONDS, id="patrol")
+        scheduler.start()
+        self._sweep()
+        self._notify(Notice("started", f"watching over {len(self._credentials)} credentials", fields={"pid": os.getpid()}))
+        ready()
+        try:
+            await self._stop.wait()
+        finally:
+            scheduler.pause()
+            await self._drain()
+            scheduler.shutdown(wait=False)
+        return self._exit
+
+    def stop(self, exit_with: Exit = Exit.DONE) -> None:
+        """Ask for the end, from any thread."""
+        self._exit = max(self._exit, exit_with)
+        if self._loop is not None and self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _drain(self) -> None:
+        """Let requests under way end and be saved; start no new ones; close the store last (invariant 13)."""
+        self._assembly.stopping.set()
+        under_way = self._agenda.under_way
+        self._notify(Notice("stopping", f"{under_way} token requests are under way; their answers are waited for"))
+        deadline = time.monotonic() + self._config.daemon.drain_timeout
+        while self._agenda.under_way and time.monotonic() < deadline:
+            self._assembly.abort_overdue()
+            await asyncio.sleep(0.02)
+        if self._agenda.under_way:
+            self._assembly.abort_all()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._helpers.shutdown(wait=True, cancel_futures=True)
+        unsaved = [c.name for c in self._credentials.values() if c.unsaved and not self._rotator.save_unsaved(c)]
+        if unsaved:
+            self._exit = Exit.UNSAVED
+            text = f"the newest tokens of {', '.join(unsaved[:5])} could not be saved and end with this process"
+            self._notify(Notice("stopped_unsaved", text, level="critical"))
+        for credential in self._credentials.values():
+            for waiter in credential.waiters:
+                waiter.cancel()
+        self._assembly.close()
+        self._notify(Notice("stopped", "store closed, lock released"))
+
+    def run_once(self) -> Exit:
+        """Do what is due for every credential and end: for init containers and timers.
+
+        DONE: every credential has a valid token in its outputs, whether or not anything was due. TEMPORARY: try again.
+        DEAD_GRANT: somebody must log in.
+        """
+        with ThreadPoolExecutor(self._config.daemon.max_concurrent_per_server) as pool:
+            results = list(pool.map(self._step_patiently, self._credentials.values()))
+        unsaved = [c for c in self._credentials.values() if not self._rotator.save_unsaved(c)]
+        self._assembly.close()
+        return Exit.UNSAVED if unsaved else max(results, default=Exit.DONE)
+
+    def _step_patiently(self, credential: Credential) -> Exit:
+        deadline = time.monotonic() + _ONCE_PATIENCE
+        while True:
+            outcome = self._rotator.step(credential)
+            shown = credential.view(self._assembly.fingerprint)
+            if shown.standing in (Standing.REAUTHORIZATION_REQUIRED, Standing.LOGIN_REQUIRED):
+                return Exit.DEAD_GRANT
+            if self._is_ready(credential):
+                return Exit.DONE
+            wait = 0.0 if isinstance(outcome, Halt) else outcome.until - self._clock.now()
+            if isinstance(outcome, Halt) or wait > _ONCE_WAIT or time.monotonic() + wait > deadline:
+                return Exit.TEMPORARY
+            if self._assembly.stopping.wait(max(0.05, wait)):
+                return Exit.TEMPORARY
+
+    # -- sweep -------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Wake a worker if anything is due. Runs each second in the loop, does nothing that could block."""
+        self._swept_at = time.monotonic()
+        self._assembly.abort_overdue()
+        if self._agenda.startable(self._clock.now()):
+            self._spawn()
+
+    def _spawn(self) -> None:
+        with self._workers_lock:
+            if self._workers >= self._config.daemon.max_concurrent or self._assembly.stopping.is_set():
+                return
+            self._workers += 1
+        self._pool.submit(self._work)
+
+    def _work(self) -> None:
+        """Step credentials until none is due. The first one taken brings in a colleague, so a crowd wakes a crowd."""
+        first = True
+        try:
+            while not self._assembly.stopping.is_set():
+                credential = self._agenda.take(self._clock.now())
+                if credential is None:
+                    return
+                if first and self._agenda.startable(self._clock.now()):
+                    self._spawn()
+                first = False
+                self._step(credential)
+        finally:
+            with self._workers_lock:
+                self._workers -= 1
+
+    def _step(self, credential: Credential) -> None:
+        until = self._clock.now() + _BUG_RETRY
+        try:
+            outcome = self._rotator.step(credential)
+            until = float("inf") if isinstance(outcome, Halt) else outcome.until
+        except Exception as error:  # noqa: BLE001 - one credential's bug must not stop the others
+            text = f"a bug: {type(error).__name__}; this credential is tried again in {_BUG_RETRY:.0f} s"
+            self._notify(Notice("bug", text, credential.name, "critical", {"exception": error}))
+        finally:
+            self._agenda.put_back(credential, until)
+
+    async def _patrol(self) -> None:
+        """Look at a part of the credentials: outputs deleted or edited, secrets changed. No token call comes of it."""
+        names = list(self._credentials)
+        size = max(_PATROL_AT_LEAST, len(names) // _PATROL_ROUNDS + 1)
+        part = names[self._patrol_from : self._patrol_from + size]
+        self._patrol_from = 0 if self._patrol_from + size >= len(names) else self._patrol_from + size
+        await asyncio.get_running_loop().run_in_executor(self._helpers, self._look_at, part)
+
+    def _look_at(self, names: list[str]) -> None:
+        for name in names:
+            credential = self._credentials.get(name)
+            if credential is None or credential.busy:
+                continue
+            if self._rotator.reconcile(credential) or self._rotator.inputs_changed(credential):
+                self._wake(credential)
+
+    def _wake(self, credential: Credential) -> None:
+        self._agenda.put(credential, self._clock.now())
+        self._spawn()
+
+    def notify(self, event: Event) -> None:
+        """Hear of a dead grant: the configuration may want an exit then (case I11). Observer."""
+        if isinstance(event, StatusChanged) and event.after == Status.REAUTHORIZATION_REQUIRED:
+            if self._config.daemon.on_dead_grant == "exit":
+                self.stop(Exit.DEAD_GRANT)
+
+    # -- desk --------------------------------------------------------------------------------------
+
+    def views(self) -> Iterator[CredentialView]:
+        """Show every credential, one by one, in the order of their names."""
+        for name in sorted(self._credentials):
+            credential = self._credentials.get(name)
+            if credential is not None:
+                yield credential.view(self._assembly.fingerprint)
+
+    def find(self, name: str) -> CredentialView | None:
+        """Show one credential."""
+        credential = self._credentials.get(name)
+        return credential.view(self._assembly.fingerprint) if credential else None
+
+    def tokens(self, name: str) -> TokenSet | None:
+        """Return the current token set, its end as the wall clock would show it."""
+        credential = self._credentials.get(name)
+        state = credential.state if credential else None
+        if state is None or state.tokens is None or not state.tokens.access_token:
+            return None
+        return replace(state.tokens, expires_at=self._clock.wall(state.tokens.expires_at))
+
+    def health(self) -> Health:
+        """Answer the probes (invariant 14)."""
+        age = time.monotonic() - self._swept_at
+        reasons: list[str] = []
+        for credential in tuple(self._credentials.values()):
+            if not self._is_ready(credential) and len(reasons) < _REASONS_SHOWN:
+                reasons.append(self._why_not_ready(credential))
+        return Health(age < _LIVE_SECONDS, not reasons, tuple(reasons), age, len(self._credentials))
+
+    def _is_ready(self, credential: Credential) -> bool:
+        state, now = credential.state, self._clock.now()
+        if state is None or state.tokens is None or not state.tokens.access_token:
+            return False
+        required = credential.plan.required
+        if not required:
+            return state.tokens.expires_at > now
+        return all(state.delivery(name).expires_at > now for name in required)
+
+    def _why_not_ready(self, credential: Credential) -> str:
+        shown = credential.view(self._assembly.fingerprint)
+        if shown.standing not in (Standing.VALID, Standing.STARTING):
+            return f"{credential.name}: {shown.standing}: {shown.text or shown.reason}"
+        stuck = [output for output in shown.outputs if output.failures]
+        return f"{credential.name}: {stuck[0].name}: {stuck[0].text}" if stuck else f"{credential.name}: no valid token yet"
+
+    def counts(self) -> Counts:
+        """Return what the daemon counts itself."""
+        now = self._clock.now()
+        return Counts(
+            started_at=self._started_at,
+            sweep_lag_seconds=max(0.0, time.monotonic() - self._swept_at - SWEEP_SECONDS),
+            under_way=self._agenda.under_way,
+            clock_jumps_forward=self._clock.jumps_forward,
+            clock_jumps_backward=self._clock.jumps_backward,
+            reloads_good=self._reloads[0],
+            reloads_bad=self._reloads[1],
+            last_reload_good=self._last_reload[0],
+            last_reload_at=min(self._last_reload[1], now),
+        )
+
+    async def rotate(self, name: str) -> CredentialView | Problem:
+        """Refresh one credential now; all who ask share one request (C10, C12)."""
+        credential = self._credentials.get(name)
+        if credential is None:
+            return _unknown(name, self._credentials)
+        waiter = self._rotator.ask(credential)
+        self._wake(credential)
+        return await asyncio.wrap_future(waiter)
+
+    async def login(self, name: str, username: str, password: str) -> CredentialView | Problem:
+        """Get the first pair by the password grant."""
+        return await self._errand(name, lambda credential: self._assembly.login(credential, username, password))
+
+    async def adopt(self, name: str, pair: str) -> CredentialView | Problem:
+        """Take over a token answer or a bare refresh token."""
+        return await self._errand(name, lambda credential: self._assembly.adopt_pair(credential, pair))
+
+    async def _errand(self, name: str, errand: Callable[[Credential], Problem | None]) -> CredentialView | Problem:
+        credential = self._credentials.get(name)
+        if credential is None:
+            return _unknown(name, self._credentials)
+
+        def run() -> CredentialView | Problem:
+            problem = errand(credential)
+            if problem is not None:
+                return problem
+            self._rotator.publish_due(credential)
+            self._wake(credential)
+            return credential.view(self._assembly.fingerprint)
+
+        return await asyncio.get_running_loop().run_in_executor(self._helpers, run)
+
+    # -- reload ------------------------------------------------------------------------------------
+
+    async def reload(self) -> tuple[str, ...]:
+        """Take a good new configuration without dropping state; refuse a bad one and go on."""
+        loaded = await asyncio.get_running_loop().run_in_executor(self._helpers, self._load_plans)
+        if not isinstance(loaded[0], Config):
+            self._reloads[1] += 1
+            self._last_reload = (False, self._clock.now())
+            for line in loaded:
+                self._notify(Notice("reload_refused", f"{line}; the running configuration stays", level="error"))
+            return tuple(str(line) for line in loaded)
+        config, plans = loaded
+        self._take_over(config, plans)
+        self._reloads[0] += 1
+        self._last_reload = (True, self._clock.now())
+        self._notify(Notice("reloaded", f"configuration reloaded: {len(self._credentials)} credentials"))
+        return ()
+
+    def _load_plans(self) -> tuple[Config, dict[str, Plan]] | tuple[str, ...]:
+        config = self._load_config()
+        if not isinstance(config, Config):
+            return tuple(str(error) for error in config)
+        fixed = [
+            f"daemon.{key}: cannot change while running; restart rotator for it"
+            for key in ("state_directory", "control_socket", "max_concurrent", "max_concurrent_per_server")
+            if getattr(config.daemon, key) != getattr(self._config.daemon, key)
+        ]
+        if fixed:
+            return tuple(fixed)
+        try:
+            return config, self._assembly.plans(config)
+        except InputsUnusable as error:
+            return (str(error),)
+
+    def _take_over(self, config: Config, plans: dict[str, Plan]) -> None:
+        for name in self._credentials.keys() - plans.keys():
+            self._agenda.forget(self._credentials.pop(name))
+        for name, plan in plans.items():
+            credential = self._credentials.get(name)
+            if credential is None:
+                self._add(name, plan)
+            elif config.credentials[name] != self._config.credentials[name]:
+                with credential.lock:
+                    credential.plan = plan
+                    if credential.state is not None:
+                        credential.state = with_sinks(credential.state, tuple(sink.name for sink in plan.sinks))
+                self._wake(credential)
+        self._config = config
+        self._spawn()
+
+
+def _unknown(name: str, credentials: dict[str, Credential]) -> Problem:
+    known = ", ".join(sorted(credentials)[:5]) or "none"
+    return Problem(Reason.BAD_INPUT, f"no credential is called {name}; configured: {known}")
