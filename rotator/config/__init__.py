@@ -1,0 +1,37 @@
+"""Configuration: from TOML to one frozen `Config`, or to all errors at once. Knows `core` alone."""
+
+from rotator.config.load import load
+from rotator.config.settings import (
+    CommandHook,
+    Config,
+    ConfigError,
+    CredentialConfig,
+    DaemonConfig,
+    EndpointConfig,
+    HookConfig,
+    LogConfig,
+    MetricsConfig,
+    OutputConfig,
+    SignalHook,
+    WebhookHook,
+)
+from rotator.config.source import InputError, Source, SourceKind
+
+__all__ = [
+    "CommandHook",
+    "Config",
+    "ConfigError",
+    "CredentialConfig",
+    "DaemonConfig",
+    "EndpointConfig",
+    "HookConfig",
+    "InputError",
+    "LogConfig",
+    "MetricsConfig",
+    "OutputConfig",
+    "SignalHook",
+    "Source",
+    "SourceKind",
+    "WebhookHook",
+    "load",
+]

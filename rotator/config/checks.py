@@ -1,0 +1,226 @@
+"""Rules that one key alone cannot break. Each finding names the key that the cure is about."""
+
+import ipaddress
+import os.path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from rotator.config.durations import format_duration
+from rotator.config.places import Place
+from rotator.config.schema import CredentialTable, HookTable, OutputTable
+from rotator.config.settings import Config, OutputConfig
+from rotator.config.source import NAME_MARK, Source, SourceKind
+from rotator.config.values import split_url
+
+SHORTEST_READ_TIMEOUT: Final = 60.0
+_OWN_FIELDS: Final = frozenset(("grant_type", "refresh_token", "client_id", "client_secret", "scope"))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong (`fatal`) or doubtful at a place."""
+
+    place: Place
+    text: str
+    fatal: bool = True
+
+
+def check_credential(table: CredentialTable, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Check one credential with its defaults; places are relative to its table."""
+    if table.token_url is None:
+        yield Finding(("token_url",), 'is missing: add token_url = "https://…" here or in [defaults]')
+    if table.client_id is None:
+        yield Finding(("client_id",), 'is missing: add client_id = "…" here or in [defaults]')
+    yield from _client(table)
+    yield from _urls(table)
+    yield from _timing(table)
+    yield from _secrets(table, environ)
+    for index, output in enumerate(table.outputs):
+        yield from _output(("outputs", index), output)
+    for index, hook in enumerate(table.hooks):
+        yield from _hook(("hooks", index), hook)
+
+
+def _client(table: CredentialTable) -> Iterator[Finding]:
+    if table.client_authentication == "none":
+        if table.client_secret is not None:
+            yield Finding(
+                ("client_secret",), 'is not used with client_authentication = "none": remove one of the two'
+            )
+    elif table.client_secret is None:
+        yield Finding(
+            ("client_secret",),
+            'is missing: add client_secret = { file = "…" }, or client_authentication = "none" for a public client',
+        )
+    if table.grant == "client_credentials" and table.seed is not None:
+        yield Finding(("seed",), "is not used with client_credentials, which has no refresh token: remove it here or from [defaults]")
+    if table.client_key and not table.client_certificate:
+        yield Finding(("client_key",), "needs client_certificate: add it")
+    for key in table.extra:
+        if key in _OWN_FIELDS:
+            yield Finding(("extra", key), "is set by rotator itself: remove it" + _own_setting(key))
+
+
+def _own_setting(key: str) -> str:
+    return f", use the setting {key}" if key in CredentialTable.model_fields else ""
+
+
+def _urls(table: CredentialTable) -> Iterator[Finding]:
+    if table.token_url is not None:
+        parts = split_url(table.token_url)
+        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            yield Finding(
+                ("token_url",), "uses http, so anyone on the way can read the tokens: use https", fatal=False
+            )
+        if parts.password is not None:
+            yield Finding(("token_url",), "has a password in it: use client_secret instead", fatal=False)
+    if table.proxy is not None:
+        if urlsplit(table.proxy).password is not None:
+            yield Finding(
+                ("proxy",), 'has a password in it: write it as { file = "…" } if others can read this file', fatal=False
+            )
+        if table.use_environment_proxies:
+            yield Finding(("use_environment_proxies",), "has no effect beside proxy: remove one of the two")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _timing(table: CredentialTable) -> Iterator[Finding]:
+    if table.total_timeout < table.read_timeout:
+        yield Finding(("total_timeout",), f"must be at least read_timeout ({format_duration(table.read_timeout)})")
+    if table.total_timeout < table.connect_timeout:
+        yield Finding(("total_timeout",), f"must be at least connect_timeout ({format_duration(table.connect_timeout)})")
+    if table.read_timeout < SHORTEST_READ_TIMEOUT:  # case B9
+        yield Finding(
+            ("read_timeout",),
+            "below 60s may give up on a server that has already replaced the refresh token: use 60s or more",
+            fatal=False,
+        )
+    refresh = table.refresh
+    if refresh.backoff_max < refresh.backoff_initial:
+        yield Finding(
+            ("refresh", "backoff_max"), f"must be at least backoff_initial ({format_duration(refresh.backoff_initial)})"
+        )
+    if refresh.max_lifetime < refresh.assumed_lifetime:
+        yield Finding(
+            ("refresh", "max_lifetime"), f"must be at least assumed_lifetime ({format_duration(refresh.assumed_lifetime)})"
+        )
+    # The schedule takes the smaller of the two (case L11); with outputs, this is what a late reader meets (H17).
+    margins: list[tuple[Place, float]] = [(("refresh", "min_remaining"), refresh.min_remaining)]
+    margins += [(("outputs", index, "propagation"), output.propagation) for index, output in enumerate(table.outputs)]
+    most = refresh.assumed_lifetime / 3
+    for place, margin in margins:
+        if margin > most:
+            yield Finding(
+                place,
+                f"is more than a third of the lifetime: {format_duration(round(most))} is used for a token that lives "
+                f"{format_duration(refresh.assumed_lifetime)} (refresh.assumed_lifetime); shorten it, or ask for longer tokens",
+                fatal=False,
+            )
+
+
+def _secrets(table: CredentialTable, environ: Mapping[str, str]) -> Iterator[Finding]:
+    secrets: list[tuple[Place, Source | None]] = [(("client_secret",), table.client_secret), (("seed",), table.seed)]
+    for place, source in secrets:
+        if source is not None and source.kind is SourceKind.IN_PLACE:
+            yield Finding(
+                place,
+                "is written in place, where every reader of this file and its backups sees it: "
+                'use { file = "…" } or { credential = "…" }',
+                fatal=False,
+            )
+    secrets += [(("extra", key), source) for key, source in table.extra.items()]
+    for place, source in secrets:
+        if source is not None and not source.per_name and (notice := source.notice(environ)):
+            yield Finding(place, notice, fatal=False)  # case K2
+
+
+def _output(place: Place, output: OutputTable) -> Iterator[Finding]:
+    if output.format is not None and output.template is not None:
+        yield Finding((*place, "template"), "replaces format: remove one of the two")
+    if output.path.endswith("/"):
+        yield Finding((*place, "path"), "is a directory: add a file name, such as {name}")
+    if output.mode & 0o007:
+        yield Finding((*place, "mode"), 'lets every user of this machine use the token: "0640" and a group is safer', fatal=False)
+
+
+def _hook(place: Place, hook: HookTable) -> Iterator[Finding]:
+    kinds = [key for key in ("command", "signal", "webhook") if getattr(hook, key) is not None]
+    if len(kinds) != 1:
+        yield Finding(place, f"must have exactly one of command, signal and webhook, not {' and '.join(kinds) or 'none'}")
+    elif (hook.pid_file is None) == (kinds == ["signal"]):
+        yield Finding(
+            (*place, "pid_file"),
+            "is missing: a signal needs the file with the process id"
+            if hook.pid_file is None
+            else f"has no use beside {kinds[0]}: remove it",
+        )
+    if hook.webhook is not None and hook.webhook.kind is SourceKind.IN_PLACE:
+        try:
+            split_url(str(hook.webhook.value))
+        except ValueError as error:
+            yield Finding((*place, "webhook"), str(error))
+
+
+def check_whole(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Check what concerns more than one table."""
+    daemon = config.daemon
+    longest, name = max(
+        ((credential.endpoint.total_timeout, name) for name, credential in config.credentials.items()),
+        default=(0.0, ""),
+    )
+    if daemon.drain_timeout <= longest:
+        yield Finding(
+            ("daemon", "drain_timeout"),
+            f"must be longer than each total_timeout ({format_duration(longest)} in {name}), or a stop may lose an answer",
+        )
+    if daemon.max_concurrent_per_server > daemon.max_concurrent:
+        yield Finding(
+            ("daemon", "max_concurrent"), f"must be at least max_concurrent_per_server ({daemon.max_concurrent_per_server})"
+        )
+    if config.metrics.enabled and environ.get("PROMETHEUS_MULTIPROC_DIR"):  # case M7
+        yield Finding(
+            ("metrics",), "PROMETHEUS_MULTIPROC_DIR is set, but rotator is one process: take it out of the environment", fatal=False
+        )
+    yield from _output_paths(config)
+
+
+def _output_paths(config: Config) -> Iterator[Finding]:
+    """Find outputs that overwrite each other or the state. One finding for each table, however many share it."""
+    owners: dict[str, str] = {}
+    reported: set[int] = set()
+    private = {
+        "state_directory": config.daemon.state_directory,
+        "spill_directory": config.daemon.spill_directory,
+    }
+    for name, credential in config.credentials.items():
+        for index, output in enumerate(credential.outputs):
+            path = os.path.normpath(output.path_for(name))
+            other = owners.setdefault(path, name)
+            problem = _overlap(path, private)
+            if problem is None and (other != name or _twice(credential.outputs, index, name)):
+                cure = "" if NAME_MARK in output.path else ": put {name} into it"
+                problem = f"is also written by credentials.{other}{cure or ': choose another path'}"
+            if problem is not None and id(output) not in reported:
+                reported.add(id(output))
+                yield Finding(("credentials", name, "outputs", index, "path"), problem)
+
+
+def _overlap(path: str, private: Mapping[str, Path | None]) -> str | None:
+    for key, directory in private.items():
+        if directory is not None and Path(path).is_relative_to(os.path.normpath(directory)):
+            return f"lies in {key} ({directory}), which is private: choose a directory for readers"
+    return None
+
+
+def _twice(outputs: tuple[OutputConfig, ...], index: int, name: str) -> bool:
+    path = os.path.normpath(outputs[index].path_for(name))
+    return any(os.path.normpath(output.path_for(name)) == path for output in outputs[:index])

@@ -1,0 +1,175 @@
+"""What the rest of the program gets to see of a configuration: frozen, compact, complete.
+
+Equal parts are one object: a hundred thousand credentials with the same settings cost a name and a
+reference each. So nothing here knows its credential's name; `{name}` is filled in by the methods.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rotator.config.source import NAME_MARK, Source
+from rotator.core.model import ClientAuthentication, Grant, RotationPolicy
+
+OutputFormat = Literal["raw", "header", "env", "json", "id_token"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigError:
+    """One thing that is wrong, or (as a warning) doubtful: where, what and the cure."""
+
+    file: str
+    line: int | None
+    key: str
+    """Dotted; empty when the whole file is meant."""
+    text: str
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.key, self.text) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """Settings of the process. Durations in seconds."""
+
+    state_directory: Path
+    runtime_directory: Path
+    spill_directory: Path | None
+    control_socket: Path
+    control_socket_group: str | None
+    drain_timeout: float
+    max_concurrent: int
+    max_concurrent_per_server: int
+    on_dead_grant: Literal["stay", "exit"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Where metrics and health are served."""
+
+    enabled: bool
+    host: str
+    port: int
+    optional: bool
+    """A port in use is no reason not to start."""
+    fleet_threshold: int
+    """More credentials than this get distributions instead of a series each."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """How the log is written."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["auto", "json", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """One token endpoint and the way to it: what a connection pool can be shared by. Seconds."""
+
+    token_url: str = field(repr=False)  # may hold a password
+    client_authentication: ClientAuthentication
+    ca_file: Path | None
+    client_certificate: Path | None
+    client_key: Path | None
+    proxy: str | None = field(repr=False)  # may hold a password
+    use_environment_proxies: bool
+    connect_timeout: float
+    read_timeout: float
+    total_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """One file that holds the published token."""
+
+    path: str
+    """May hold `{name}`; as written it is also the output's stable name."""
+    format: OutputFormat
+    template: str | None
+    mode: int
+    owner: str | None
+    group: str | None
+    newline: bool
+    symlink: Literal["follow", "refuse"]
+    in_place: bool
+    propagation: float
+    """Seconds until every reader sees a change."""
+    required: bool
+    """Counts for readiness."""
+
+    def path_for(self, name: str) -> Path:
+        """Return the path for the credential `name`."""
+        return Path(self.path.replace(NAME_MARK, name))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandHook:
+    """Run a command after publishing: argv, no shell."""
+
+    command: tuple[str, ...]
+    timeout: float
+
+    def command_for(self, name: str) -> tuple[str, ...]:
+        """Return the argument vector for the credential `name`."""
+        return tuple(part.replace(NAME_MARK, name) for part in self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalHook:
+    """Send a signal to the process whose id stands in a file."""
+
+    signal: str
+    """Without `SIG`, e.g. `HUP`."""
+    pid_file: str
+    timeout: float
+
+    def pid_file_for(self, name: str) -> Path:
+        """Return the pid file for the credential `name`."""
+        return Path(self.pid_file.replace(NAME_MARK, name))
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookHook:
+    """Tell a web server, without the token. The URL is often itself a secret."""
+
+    url: Source
+    timeout: float
+
+
+HookConfig = CommandHook | SignalHook | WebhookHook
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialConfig:
+    """Everything about one credential but its name."""
+
+    endpoint: EndpointConfig
+    grant: Grant
+    client_id: str
+    client_secret: Source | None
+    scope: str
+    extra: tuple[tuple[str, Source], ...]
+    """Further form fields of each token request."""
+    seed: Source | None
+    """Holds a refresh token or a token answer."""
+    policy: RotationPolicy
+    outputs: tuple[OutputConfig, ...]
+    hooks: tuple[HookConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole, checked configuration."""
+
+    daemon: DaemonConfig
+    metrics: MetricsConfig
+    log: LogConfig
+    credentials: Mapping[str, CredentialConfig]
+    files: tuple[Path, ...]
+    """The files that were read, in order."""
+    warnings: tuple[ConfigError, ...]

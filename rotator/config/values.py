@@ -1,0 +1,195 @@
+"""The kinds of value a setting may have: each reads what TOML gave and says what is wrong with it.
+
+All raise ValueError with the end of a sentence that starts with the setting's name.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BeforeValidator, PlainValidator, ValidationInfo, WithJsonSchema
+
+from rotator.config.durations import parse_duration
+from rotator.config.source import NAME_MARK, InputError, Source, SourceKind
+
+SOURCE_FORMS: Final = (
+    'a text in quotes, { file = "/path" }, { env = "NAME" }, { credential = "name" } or { command = ["program", "argument"] }'
+)
+_NO_NAME_HERE: Final = (
+    "cannot use {name} here: it works in client_secret, seed, extra, output paths and hooks"
+)
+_SOURCE_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "string"},
+        *(
+            {
+                "type": "object",
+                "properties": {kind: {"type": "string"}},
+                "required": [kind],
+                "additionalProperties": False,
+            }
+            for kind in ("file", "env", "credential")
+        ),
+        {
+            "type": "object",
+            "properties": {"command": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
+            "required": ["command"],
+            "additionalProperties": False,
+        },
+    ]
+}
+_DURATION_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$"},
+    ]
+}
+
+
+def to_source(value: object) -> Source:
+    """Read one of the five ways to write a text."""
+    if isinstance(value, str):
+        source = Source(SourceKind.IN_PLACE, value)
+        if isinstance(problem := source.read({}), InputError):
+            raise ValueError(problem.text.removeprefix(source.describe()).strip())
+        return source
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise ValueError(f"must be {SOURCE_FORMS}")
+    ((kind, place),) = value.items()
+    if kind not in ("file", "env", "credential", "command"):
+        raise ValueError(f"must be {SOURCE_FORMS}")
+    if kind == "command":
+        if not isinstance(place, list) or not place or not all(isinstance(part, str) for part in place):
+            raise ValueError('command must be a list of texts: ["/path/of/program", "argument"]; there is no shell')
+        return Source(SourceKind.COMMAND, tuple(place))
+    if not isinstance(place, str) or not place or "\0" in place:
+        raise ValueError(f"{kind} must be a text in quotes")
+    if kind == "file" and not place.startswith("/"):
+        raise ValueError("file must be an absolute path")
+    if kind == "credential" and ("/" in place or place in (".", "..")):
+        raise ValueError("credential must be a name without '/', as in LoadCredential= of the unit")
+    return Source(SourceKind(kind), place)
+
+
+def _to_document(value: object) -> Source:
+    if isinstance(value, str):
+        return Source(SourceKind.IN_PLACE, value, document=True)
+    source = to_source(value)
+    return Source(source.kind, source.value, document=True)
+
+
+def _to_text(value: object, info: ValidationInfo) -> str:
+    """Read the text now: settings that are no secrets are fixed until the next reload."""
+    text = _to_pattern(value, info)
+    if NAME_MARK in text:
+        raise ValueError(_NO_NAME_HERE)
+    return text
+
+
+def _to_pattern(value: object, info: ValidationInfo) -> str:
+    source = to_source(value)
+    if source.per_name:
+        raise ValueError(_NO_NAME_HERE)
+    text = source.read((info.context or {}).get("environ", {}))
+    if isinstance(text, InputError):
+        raise ValueError(text.text)  # noqa: TRY004 -- pydantic takes a ValueError
+    return text
+
+
+def _to_path(value: object, info: ValidationInfo) -> Path:
+    return Path(_absolute(_to_text(value, info)))
+
+
+def _to_path_pattern(value: object, info: ValidationInfo) -> str:
+    return _absolute(_to_pattern(value, info))
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("must be an absolute path: start it with /")
+    return text
+
+
+def _to_mode(value: object) -> int:
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError('must be a text of octal digits such as "0640"')
+    mode = int(value, 8)
+    if not mode & 0o400:
+        raise ValueError("must let the owner read the file: 0400 or more")
+    return mode
+
+
+def _to_positive(value: object) -> float:
+    seconds = parse_duration(value)
+    if seconds <= 0:
+        raise ValueError("must be more than 0; 0 does not mean 'for ever'")
+    return seconds
+
+
+def split_url(text: str) -> SplitResult:
+    """Split an http or https URL; ValueError names what is missing, never the URL, which may hold a password."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("is not a URL: write https://host/path") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("is not a URL that can be called: write https://host/path")
+    if any(sign.isspace() for sign in text):
+        raise ValueError("has a blank in it: write it as %20")
+    return parts
+
+
+def _to_url(value: object, info: ValidationInfo) -> str:
+    text = _to_text(value, info)
+    if split_url(text).fragment:
+        raise ValueError("must not have a #fragment (RFC 6749 section 3.2): cut it off")
+    return text
+
+
+def _to_listen(value: object, info: ValidationInfo) -> str:
+    text = _to_text(value, info)
+    split_listen(text)
+    return text
+
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Split `host:port`, an IPv6 host in brackets."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", text)
+    if not match or int(match[3]) > 65535:  # noqa: PLR2004 -- the highest port there is
+        raise ValueError('must be host:port, such as "127.0.0.1:9774" or "[::1]:9774"')
+    return match[1] or match[2], int(match[3])
+
+
+TEMPLATE_WORDS: Final = ("access_token", "id_token", "token_type", "scope", "expires_at", "name")
+"""What may stand in braces in an output template; `expires_at` is in whole seconds since the epoch."""
+
+
+def _to_template(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text in quotes")  # noqa: TRY004 -- pydantic takes a ValueError
+    words = re.findall(r"\{([a-z_]+)\}", value)
+    if not words:
+        raise ValueError("has no placeholder: write {access_token} where the token belongs")
+    for word in words:
+        if word not in TEMPLATE_WORDS:
+            known = ", ".join(f"{{{known}}}" for known in TEMPLATE_WORDS)
+            raise ValueError(f"has the unknown placeholder {{{word}}}: there are {known}")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_to_text), WithJsonSchema(_SOURCE_SCHEMA)]
+Url = Annotated[str, BeforeValidator(_to_url), WithJsonSchema(_SOURCE_SCHEMA)]
+Listen = Annotated[str, BeforeValidator(_to_listen), WithJsonSchema(_SOURCE_SCHEMA)]
+AbsolutePath = Annotated[Path, BeforeValidator(_to_path), WithJsonSchema(_SOURCE_SCHEMA)]
+PathPattern = Annotated[str, BeforeValidator(_to_path_pattern), WithJsonSchema(_SOURCE_SCHEMA)]
+Secret = Annotated[Source, PlainValidator(to_source), WithJsonSchema(_SOURCE_SCHEMA)]
+Document = Annotated[Source, PlainValidator(_to_document), WithJsonSchema(_SOURCE_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
+PositiveDuration = Annotated[float, BeforeValidator(_to_positive), WithJsonSchema(_DURATION_SCHEMA)]
+Mode = Annotated[
+    int, BeforeValidator(_to_mode), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})
+]
+Template = Annotated[str, BeforeValidator(_to_template), WithJsonSchema({"type": "string"})]
