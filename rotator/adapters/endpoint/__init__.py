@@ -1,0 +1,414 @@
+"""The token endpoint over HTTP: one form out, one `Answer` back, whatever happens on the wire.
+
+The only module that imports httpx and tenacity. httpx is used below its client, at the transport:
+no redirects, no cookies, no settings from the environment, one request out for one request in,
+HTTP/1.1 only (cases F5, F6, F20). What an HTTP answer means is `core.grant.classify`'s business;
+what the lack of one means is decided here, by a table.
+"""
+
+import base64
+import errno
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+from urllib.parse import quote_plus, urlencode
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+import tenacity
+
+from rotator.adapters.endpoint.lines import IDLE_SECONDS, Line, Lines
+from rotator.adapters.endpoint.settings import EndpointSettings
+from rotator.adapters.endpoint.trust import Contexts, Notify, TlsFiles
+from rotator.core.grant import classify, scrub
+from rotator.core.model import (
+    Answer,
+    ClientAuthentication,
+    Granted,
+    Reason,
+    TokenRequest,
+    Unavailable,
+)
+from rotator.ports import Problem
+
+__all__ = ["FAILURES", "EndpointSettings", "HttpTokenEndpoint", "Network", "probe"]
+
+BODY_LIMIT: Final = 1 << 20
+"""Bytes of an answer that are read; token answers are a few thousand."""
+ATTEMPTS: Final = 3
+ROUND_SECONDS: Final = 8.0
+"""No repetition starts later than this: longer waits are the schedule's (case E18)."""
+SHORT_RETRY_AFTER: Final = 5.0
+
+FAILURES: Final[dict[type[httpx.RequestError], tuple[Reason, bool]]] = {
+    # class: (reason, the request may have been carried out if its body had begun to leave)
+    httpx.TransportError: (Reason.CONNECTION_LOST, True),
+    httpx.TimeoutException: (Reason.READ_TIMEOUT, True),
+    httpx.ConnectTimeout: (Reason.CONNECT, False),
+    httpx.ReadTimeout: (Reason.READ_TIMEOUT, True),
+    httpx.WriteTimeout: (Reason.CONNECTION_LOST, True),
+    httpx.PoolTimeout: (Reason.LOCAL_RESOURCES, False),
+    httpx.NetworkError: (Reason.CONNECTION_LOST, True),
+    httpx.ConnectError: (Reason.CONNECT, False),
+    httpx.ReadError: (Reason.CONNECTION_LOST, True),
+    httpx.WriteError: (Reason.CONNECTION_LOST, True),
+    httpx.CloseError: (Reason.CONNECTION_LOST, True),
+    httpx.ProxyError: (Reason.PROXY, False),
+    httpx.UnsupportedProtocol: (Reason.BAD_INPUT, False),
+    httpx.ProtocolError: (Reason.UNREADABLE_ANSWER, True),
+    httpx.LocalProtocolError: (Reason.BAD_INPUT, True),
+    httpx.RemoteProtocolError: (Reason.CONNECTION_LOST, True),
+    httpx.DecodingError: (Reason.UNREADABLE_ANSWER, True),
+}
+"""What each httpx failure means (case F1); a test fails if httpx gains one that is not here."""
+
+_OUR_LIMITS: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
+)
+_REPEATED: Final = frozenset({Reason.DNS, Reason.CONNECT})
+_SPENT_FIELDS: Final = frozenset({"refresh_token", "username", "password"})
+_CURES: Final = {
+    Reason.DNS: "check the host in token_url and the resolver",
+    Reason.CONNECT: "check token_url, the firewall and that the server runs",
+    Reason.TLS: "check ca_file, the client certificate and the host in token_url",
+    Reason.PROXY: "check proxy and what it allows",
+    Reason.LOCAL_RESOURCES: "this machine is at its limit: raise LimitNOFILE, free memory",
+    Reason.BAD_INPUT: "check token_url and the client's settings",
+    Reason.READ_TIMEOUT: "it may have been carried out; if the server is slow, raise read_timeout",
+    Reason.CONNECTION_LOST: "it may have been carried out; look for what closes connections",
+    Reason.UNREADABLE_ANSWER: "it may have been carried out; check token_url",
+    Reason.INTERRUPTED: "it is tried again at the next start",
+}
+
+
+class Network:
+    """What all endpoints of a process share: connections, deadlines, TLS contexts."""
+
+    def __init__(self) -> None:
+        self.lines: Lines[httpx.HTTPTransport] = Lines()
+        self.contexts = Contexts()
+        self.plain = ssl.SSLContext(
+            ssl.PROTOCOL_TLS_CLIENT
+        )  # for http://: trusts nobody, costs nothing
+
+    def abort_all(self) -> None:
+        """Cut every request short: the drain has lasted long enough."""
+        self.lines.abort()
+
+    def close(self) -> None:
+        """Close the connections; requests still running close theirs when they end."""
+        self.lines.close_idle()
+
+
+def _ignore(_event: str, _text: str) -> None:
+    """Tell nobody."""
+
+
+class HttpTokenEndpoint:
+    """One token endpoint as one client sees it; implements `ports.TokenEndpoint`.
+
+    Credentials with equal settings should share one. `wall` tells the wall clock's instant; once
+    `stopping` is set nothing is waited for or repeated, and a request in flight goes on to its end.
+    Raises ValueError, with a line for people, if a URL in the settings is none.
+    """
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        wall: Callable[[], float],
+        stopping: threading.Event,
+        notify: Notify = _ignore,
+        network: Network | None = None,
+    ) -> None:
+        self._settings = settings
+        self._wall = wall
+        self._stopping = stopping
+        self._notify = notify
+        self._network = network or Network()
+        self._url = _url(settings.token_url, "token_url")
+        self._tls = TlsFiles(settings.ca_file, settings.client_certificate, settings.client_key)
+        self._proxy, self._proxy_secrets = _proxy(settings, self._url)
+        self._headers = [
+            (b"Host", self._url.netloc),
+            (b"Accept", b"application/json"),  # GitHub answers a form without it (case A39)
+            (b"Content-Type", b"application/x-www-form-urlencoded"),
+            (b"User-Agent", settings.user_agent.encode()),
+        ]
+        limit = settings.read_timeout
+        self._timeouts = {
+            "connect": settings.connect_timeout,
+            "read": limit,
+            "write": limit,
+            "pool": limit,
+        }
+        self._repeat = tenacity.Retrying(
+            retry=tenacity.retry_if_result(_repeatable),
+            stop=(
+                tenacity.stop_after_attempt(ATTEMPTS)
+                | tenacity.stop_before_delay(ROUND_SECONDS)
+                | tenacity.stop_when_event_set(stopping)
+            ),
+            wait=_wait,
+            sleep=tenacity.sleep_using_event(stopping),
+            retry_error_callback=_last_answer,
+        )
+
+    @property
+    def place(self) -> str:
+        """Host and port, for messages."""
+        return _place(self._url)
+
+    def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
+        """Send the form; see `ports.TokenEndpoint.request`."""
+        deadline = time.monotonic() + self._settings.total_timeout
+        answer: Answer = self._repeat(self._attempt, request, secrets, deadline)
+        return answer
+
+    def close(self) -> None:
+        """Close idle connections. Not needed if the network is shared and closed."""
+        self._network.close()
+
+    def _attempt(self, request: TokenRequest, secrets: tuple[str, ...], deadline: float) -> Answer:
+        secret = self._settings.client_secret() if self._settings.client_secret else ""
+        if isinstance(secret, Problem):
+            return Unavailable(secret.reason, delivered=False, text=secret.text)
+        context = self._network.plain
+        if self._url.scheme == "https":
+            found = self._network.contexts.get(self._tls, self._notify)
+            if isinstance(found, Problem):
+                return Unavailable(found.reason, delivered=False, text=found.text)
+            context = found
+        if not self._network.lines.turn(
+            (self._url, self._settings.client_id, request.fields), self._stopping
+        ):
+            return Unavailable(Reason.INTERRUPTED, delivered=False, text="rotator is stopping")
+        headers, fields, hidden = self._authenticated(request, secret)
+        answer = self._exchange(context, headers, urlencode(fields).encode(), deadline)
+        if isinstance(answer, Granted) or not answer.text:
+            return answer
+        spent = (value for key, value in request.fields if key in _SPENT_FIELDS)
+        return replace(
+            answer, text=scrub(answer.text, (*secrets, *hidden, *spent, *self._proxy_secrets))
+        )
+
+    def _authenticated(
+        self, request: TokenRequest, secret: str
+    ) -> tuple[list[tuple[bytes, bytes]], tuple[tuple[str, str], ...], tuple[str, ...]]:
+        """Return headers and form with RFC 6749 section 2.3.1 done to them, and what to hide."""
+        client_id, style = self._settings.client_id, self._settings.authentication
+        if style in (ClientAuthentication.BASIC, ClientAuthentication.BASIC_RAW):
+            # The RFC wants both parts form-encoded first; many servers do not undo that (case K4).
+            first, second = (client_id, secret)
+            if style is ClientAuthentication.BASIC:
+                first, second = quote_plus(first), quote_plus(second)
+            basic = base64.b64encode(f"{first}:{second}".encode())
+            headers = [*self._headers, (b"Authorization", b"Basic " + basic)]
+            return headers, request.fields, (secret, basic.decode())
+        fields = request.fields
+        if client_id:
+            fields = (*fields, ("client_id", client_id))
+        if secret and style is ClientAuthentication.POST:
+            fields = (*fields, ("client_secret", secret))
+        return self._headers, fields, (secret,)
+
+    def _exchange(
+        self,
+        context: ssl.SSLContext,
+        headers: list[tuple[bytes, bytes]],
+        form: bytes,
+        deadline: float,
+    ) -> Answer:
+        """Carry out one HTTP exchange. The line comes back closed unless all went well."""
+        key = (context, self._settings.proxy, self._url.scheme, self._url.netloc)
+        lines = self._network.lines
+        line = lines.take(key, lambda: self._transport(context), deadline)
+        usable = False
+        try:
+            sent = httpx.Request(
+                "POST",
+                self._url,
+                headers=[*headers, (b"Content-Length", b"%d" % len(form))],
+                content=form,
+                extensions={"timeout": self._timeouts, "trace": line.trace},
+            )
+            response = line.transport.handle_request(sent)
+            try:
+                body, whole = _body(response)
+            finally:
+                response.close()
+            usable = whole
+        except httpx.RequestError as error:
+            return self._failed(error, line)
+        finally:
+            lines.give_back(key, line, usable=usable)
+        if not whole and response.is_success:
+            cure = _CURES[Reason.UNREADABLE_ANSWER]
+            text = f"{self.place}: an answer of more than {BODY_LIMIT} bytes; {cure}"
+            return Unavailable(
+                Reason.UNREADABLE_ANSWER, delivered=True, status=response.status_code, text=text
+            )
+        return classify(response.status_code, response.headers, body, self._wall())
+
+    def _transport(self, context: ssl.SSLContext) -> httpx.HTTPTransport:
+        one = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS
+        )
+        return httpx.HTTPTransport(
+            verify=context, trust_env=False, http2=False, limits=one, proxy=self._proxy
+        )
+
+    def _failed(self, error: httpx.RequestError, line: Line[httpx.HTTPTransport]) -> Unavailable:
+        """Say what a failure without an HTTP answer means."""
+        reason, delivered, what = _verdict(error, sent=line.sent)
+        if line.aborted:
+            over = line.deadline <= time.monotonic()
+            what = (
+                f"no whole answer within {self._settings.total_timeout:g} s"
+                if over
+                else "rotator is stopping"
+            )
+            if delivered:
+                reason = Reason.READ_TIMEOUT if over else Reason.INTERRUPTED
+        elif reason is Reason.READ_TIMEOUT:
+            what = f"no answer within {self._settings.read_timeout:g} s"
+        if self._proxy and not delivered and reason is not Reason.TLS:
+            place = f"proxy {_place(self._proxy.url)}"
+            reason = Reason.PROXY if reason is Reason.CONNECT else reason
+        else:
+            place = self.place
+        return Unavailable(reason, delivered, text=f"{place}: {what}; {_CURES[reason]}")
+
+
+def _verdict(error: httpx.RequestError, *, sent: bool) -> tuple[Reason, bool, str]:
+    """Return reason, whether the request may have been carried out, and what happened."""
+    reason, delivered = FAILURES.get(type(error), FAILURES[httpx.TransportError])
+    delivered = delivered and sent
+    what = str(error) or type(error).__name__
+    if not delivered and reason in (
+        Reason.READ_TIMEOUT,
+        Reason.CONNECTION_LOST,
+        Reason.UNREADABLE_ANSWER,
+    ):
+        reason = Reason.CONNECT
+    if type(error) is httpx.ConnectTimeout:
+        what = "no connection in time"
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            alert = (cause.reason or "TLS failed").replace("_", " ").lower()
+            what = getattr(cause, "verify_message", None) or alert
+            if not sent or "certificate" in alert or "unknown ca" in alert:
+                # With TLS 1.3 a server's no to our certificate comes after our request, which it
+                # then never reads.
+                reason, delivered = Reason.TLS, False
+        elif isinstance(cause, socket.gaierror):
+            reason, what = Reason.DNS, f"the name cannot be resolved ({cause.strerror})"
+            if _out_of_descriptors():  # then the resolver fails too, and blames the name
+                reason, what = Reason.LOCAL_RESOURCES, os.strerror(errno.EMFILE)
+        elif isinstance(cause, OSError) and cause.errno in _OUR_LIMITS and not sent:
+            reason, what = Reason.LOCAL_RESOURCES, os.strerror(cause.errno)
+    return reason, delivered, what
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an httpx error down to that of the operating system."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _out_of_descriptors() -> bool:
+    try:
+        socket.socket().close()
+    except OSError:
+        return True
+    return False
+
+
+def _body(response: httpx.Response) -> tuple[bytes, bool]:
+    """Read the decoded body up to the limit; tell whether that was all of it."""
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > BODY_LIMIT:
+            return b"".join(parts)[:BODY_LIMIT], False
+    return b"".join(parts), True
+
+
+def _repeatable(answer: Answer) -> bool:
+    """Tell whether another try within seconds is safe and has hope (invariant 6, case E6)."""
+    if not isinstance(answer, Unavailable) or answer.delivered:
+        return False
+    if answer.reason in (Reason.RATE_LIMITED, Reason.UNAVAILABLE):
+        return answer.retry_after is not None and answer.retry_after <= SHORT_RETRY_AFTER
+    return answer.reason in _REPEATED
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Return seconds to wait: what the server asked for, at least 1 and 2 s."""
+    answer = _last_answer(state)
+    asked = answer.retry_after if isinstance(answer, Unavailable) else None
+    return max(float(state.attempt_number), asked or 0.0)
+
+
+def _last_answer(state: tenacity.RetryCallState) -> Answer:
+    assert state.outcome is not None  # noqa: S101 - tenacity asks after an attempt only
+    answer: Answer = state.outcome.result()
+    return answer
+
+
+def _place(url: httpx.URL) -> str:
+    return f"{url.host}:{url.port or {'https': 443}.get(url.scheme, 80)}"
+
+
+def _url(text: str, key: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):  # no "from": the text may hold a password
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"{key} is no URL: it must look like https://host/path")
+    return url
+
+
+def _proxy(
+    settings: EndpointSettings, url: httpx.URL
+) -> tuple[httpx.Proxy | None, tuple[str, ...]]:
+    """Return the proxy and its secrets; the environment counts only on request (case F13)."""
+    text, key = settings.proxy, "proxy"
+    if text is None and settings.use_environment_proxies and not proxy_bypass(url.host):
+        text, key = getproxies().get(url.scheme), f"{url.scheme}_proxy"
+    if not text:
+        return None, ()
+    parsed = _url(text if "://" in text else f"http://{text}", key)
+    return httpx.Proxy(parsed), tuple(part for part in (parsed.username, parsed.password) if part)
+
+
+def probe(settings: EndpointSettings) -> tuple[Problem | None, str]:
+    """Find out whether the token endpoint can be reached: name, connection, TLS, one request.
+
+    The request holds neither a token nor a client, so it spends nothing; a 4xx is the good answer.
+    Returns the problem, if any, and one line that says how far it went.
+    """
+    bare = replace(
+        settings, client_id="", client_secret=None, authentication=ClientAuthentication.NONE
+    )
+    network = Network()
+    try:
+        endpoint = HttpTokenEndpoint(bare, time.time, threading.Event(), network=network)
+        answer = endpoint.request(TokenRequest(()), ())
+    finally:
+        network.close()
+    if isinstance(answer, Granted):
+        return None, f"{endpoint.place} can be reached"
+    if answer.status is None or isinstance(answer, Unavailable) or answer.status in (404, 405, 410):
+        text = answer.text or f"{endpoint.place} answered {answer.status}"
+        return Problem(answer.reason, text), text
+    return None, f"{endpoint.place} can be reached: it answered {answer.status} to an empty request"

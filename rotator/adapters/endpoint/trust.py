@@ -1,0 +1,113 @@
+"""TLS contexts: whom we trust and who we are, read anew when a file changes.
+
+A context is expensive (hundreds of certificates), so there is one for each set of files, never one
+for each request (cases F7 to F11).
+"""
+
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rotator.core.model import Reason
+from rotator.ports import Problem
+
+Notify = Callable[[str, str], None]
+"""Takes the name of an event and one line for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """What a TLS context is made of. Without `ca_file` the system's trust store counts."""
+
+    ca_file: Path | None = None
+    client_certificate: Path | None = None
+    client_key: Path | None = None
+    """None: the key is in the certificate's file."""
+
+
+_Stamp = tuple[tuple[int, int] | None, ...]
+
+
+class Contexts:
+    """The contexts of a process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[TlsFiles, tuple[_Stamp, ssl.SSLContext]] = {}
+        self._refused: dict[TlsFiles, _Stamp] = {}
+        # SSL_CERT_FILE and SSL_CERT_DIR move the system's store, as for every OpenSSL program.
+        paths = ssl.get_default_verify_paths()
+        self._system = tuple(path for path in (paths.cafile, paths.capath) if path)
+
+    def get(self, files: TlsFiles, notify: Notify) -> ssl.SSLContext | Problem:
+        """Return the context for these files as they are now.
+
+        If they have become unusable the earlier context stays (case F15) and `notify` hears of it
+        once; a Problem only if there never was one.
+        """
+        stamp = self._stamp(files)
+        known = self._known.get(files)
+        if known is not None and stamp in (known[0], self._refused.get(files)):
+            return known[1]
+        with self._lock:
+            known = self._known.get(files)
+            if known is not None and stamp in (known[0], self._refused.get(files)):
+                return known[1]
+            made = _context(files)
+            if isinstance(made, ssl.SSLContext):
+                self._known[files] = (stamp, made)
+                self._refused.pop(files, None)
+            elif known is not None:
+                self._refused[files] = stamp
+        if isinstance(made, Problem):
+            if known is None:
+                return made
+            notify("tls_files_refused", f"{made.text}; the earlier ones stay in use")
+            return known[1]
+        if known is not None:
+            notify("tls_files_reloaded", f"TLS files have changed and are in use: {_names(files)}")
+        return made
+
+    def _stamp(self, files: TlsFiles) -> _Stamp:
+        trust = self._system if files.ca_file is None else (files.ca_file,)
+        return tuple(
+            _file_stamp(path)
+            for path in (*trust, files.client_certificate, files.client_key)
+            if path
+        )
+
+
+def _file_stamp(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino  # a Kubernetes mount swaps the file behind a link
+
+
+def _names(files: TlsFiles) -> str:
+    named = [
+        str(path) for path in (files.ca_file, files.client_certificate, files.client_key) if path
+    ]
+    return ", ".join(named) or "the system's trust store"
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext | Problem:
+    subject = f"ca_file {files.ca_file}" if files.ca_file else "the system's trust store"
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+        if files.client_certificate:
+            subject = f"client_certificate {files.client_certificate}"
+            subject += f" with client_key {files.client_key}" if files.client_key else ""
+            # Without the empty password OpenSSL would ask for an encrypted key's on the terminal.
+            context.load_cert_chain(files.client_certificate, files.client_key, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        what = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+        plain = str(what or error).replace("_", " ").lower()
+        return Problem(
+            Reason.BAD_INPUT,
+            f"{subject} cannot be used ({plain}): give readable, unencrypted PEM files",
+        )
+    return context
