@@ -208,9 +208,7 @@ def _mounted_over(path: Path) -> Problem | None:
 
 def _locked(path: Path, fd: int) -> int | Problem:
     """Lock the directory, and a file in it that tells who holds it. Raises OSError."""
-    lock_fd = os.open(
-        _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd
-    )
+    lock_fd = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:

@@ -39,7 +39,7 @@ class FileStore:
     """
 
     def __init__(self, main: OwnedDirectory, spill: OwnedDirectory | None) -> None:
-        """Take over the opened directories. Raises OSError if they cannot be listed."""
+        """Take over the opened directories. Raises OSError if they cannot be read."""
         self.warnings: list[str] = [*main.warnings, *(spill.warnings if spill else ())]
         """What is odd about the directories or their files, one line each; grows."""
         self._main = main
@@ -53,6 +53,7 @@ class FileStore:
             if (match := _SET_ASIDE.fullmatch(file)) and match[1] + _SUFFIX not in present
         }
         self._spilled = set(_state_names(spill.names())) if spill else set()
+        self._key = self._read_key()
         self._gate = threading.Condition()
         self._working = 0
         self._closed = False
@@ -73,7 +74,7 @@ class FileStore:
         except OSError as error:
             for owned in opened:
                 owned.close()
-            return atomic.problem_of(error, directory, "list")
+            return atomic.problem_of(error, directory, "use")
 
     def close(self) -> None:
         """Refuse further work, wait for what is under way, give up the locks.
@@ -119,26 +120,25 @@ class FileStore:
         finally:
             self._leave()
 
-    def fingerprint_key(self) -> bytes | Problem:
-        """Return the key for fingerprints, 32 random bytes, made when first asked for."""
-        path = self._main.path / _KEY_FILE
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                key = self._main.read(_KEY_FILE)
-                if len(key) == _KEY_SIZE:
-                    return key
-                self.warnings.append(f"{path} was damaged: all fingerprints are new")
-            key = os.urandom(_KEY_SIZE)
-            self._main.write(_KEY_FILE, key)
-        except OSError as error:
-            return atomic.problem_of(error, path, "keep the fingerprint key in")
+    def fingerprint_key(self) -> bytes:
+        """Return the key for fingerprints: 32 random bytes that stay the same over restarts."""
+        return self._key
+
+    def _read_key(self) -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            key = self._main.read(_KEY_FILE)
+            if len(key) == _KEY_SIZE:
+                return key
+        if any(_state_names(self._main.names())):
+            path = self._main.path / _KEY_FILE
+            self.warnings.append(f"{path} was lost: all fingerprints of tokens are new")
+        key = os.urandom(_KEY_SIZE)
+        self._main.write(_KEY_FILE, key)
         return key
 
     def _enter(self, name: str) -> Problem | None:
         if not _NAME.fullmatch(name):
-            text = (
-                f"{name!r} is no name for a credential: use letters, digits, dot, dash, underscore"
-            )
+            text = f"{name!r} is no name for a credential: use letters, digits, dot, dash, underscore"
             return Problem(Reason.BAD_INPUT, text)
         with self._gate:
             if self._closed:
@@ -193,14 +193,10 @@ class FileStore:
         aside = self._damaged.get(name)
         if aside is None or not directory.exists(aside):
             return Loaded(None)
-        text = (
-            f"the state of {name} is missing since a damaged one was kept as {path.parent / aside}"
-        )
+        text = f"the state of {name} is missing since a damaged one was kept as {path.parent / aside}"
         return _Damaged(Reason.STATE_UNREADABLE, f"{text}; {_cure(path, name)}")
 
-    def _set_aside(
-        self, directory: OwnedDirectory, path: Path, name: str, error: RecordError
-    ) -> Problem:
+    def _set_aside(self, directory: OwnedDirectory, path: Path, name: str, error: RecordError) -> Problem:
         """Keep a damaged file under another name: there may be a token in it to recover (G8)."""
         number = 1
         try:

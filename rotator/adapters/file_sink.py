@@ -1,0 +1,225 @@
+"""An output file: what consumers read. They see all of the old token or all of the new one."""
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+
+from rotator.adapters import atomic
+from rotator.core.model import Reason, TokenSet
+from rotator.core.template import render
+from rotator.ports import Clock, Problem
+
+_OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_REPLACE_FAILED: Final = frozenset({errno.EBUSY, errno.EXDEV})
+
+
+class FileSink:
+    """Implements `rotator.ports.Sink` for one file.
+
+    The write is atomic, but the directory is not synced: after a power cut a reader may meet the
+    token before this one, whole, until rotator has started again and looked. What must
+    survive is in the store; an output only ever repeats it.
+
+    `in_place` is for a single file that is mounted into a container, which a rename cannot replace.
+    Readers may then catch a mixture of two tokens for a moment, but never an empty file.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_gid",
+        "_group",
+        "_in_place",
+        "_mode",
+        "_newline",
+        "_owner",
+        "_path",
+        "_signature",
+        "_symlink",
+        "_template",
+        "_uid",
+        "name",
+    )
+
+    def __init__(  # noqa: PLR0913 - as many as an output has settings
+        self,
+        name: str,
+        path: str | Path,
+        *,
+        clock: Clock,
+        format: str = "raw",  # noqa: A002 - the word of the configuration
+        template: str | None = None,
+        mode: int = 0o640,
+        owner: str | int | None = None,
+        group: str | int | None = None,
+        newline: bool = False,
+        symlink: Literal["follow", "refuse"] = "follow",
+        in_place: bool = False,
+    ) -> None:
+        """Take the settings; nothing is touched before the first `publish`.
+
+        `format` is one of `rotator.core.template.FORMATS`; a `template`, which
+        `check_template` has seen, replaces it. Owner and group: a name or a number; None leaves
+        them as the system gives them.
+        """
+        self.name = name
+        self._path = str(path)
+        self._template = template or format
+        self._clock = clock
+        self._mode = mode
+        self._owner, self._group = owner, group
+        self._uid: int | None = None
+        self._gid: int | None = None
+        self._newline = newline
+        self._symlink = symlink
+        self._in_place = in_place
+        self._signature: int | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Return where temporary files may be left by a killed process; sweep it at start."""
+        return Path(os.path.realpath(self._path) if self._symlink == "follow" else self._path).parent
+
+    def publish(self, tokens: TokenSet) -> Problem | None:
+        """Write the file, unless it already is as it should be; see `rotator.ports.Sink`."""
+        if not tokens.access_token or (self._template == "id_token" and not tokens.id_token):
+            lack = "an access token" if not tokens.access_token else "an id token (scope openid?)"
+            text = f"{atomic.shown(self._path)} not written: the server did not issue {lack}"
+            return Problem(Reason.BAD_INPUT, text)
+        wall_expires_at = self._clock.wall(tokens.expires_at)
+        payload = render(self._template, tokens, wall_expires_at, newline=self._newline)
+        try:
+            problem = self._find_owner() or self._put(payload)
+            if problem is None:
+                self._signature = _signature(Path(self._path).stat())
+        except OSError as error:
+            return self._problem(error)
+        return problem
+
+    def intact(self) -> bool:
+        """Tell with one stat whether the file is as it was left; True if never published."""
+        if self._signature is None:
+            return True
+        try:
+            return _signature(Path(self._path).stat()) == self._signature
+        except OSError:
+            return False
+
+    def _find_owner(self) -> Problem | None:
+        """Turn names into numbers, late: the user may be made after rotator was started."""
+        if self._uid is None and self._owner is not None:
+            self._uid = _number(self._owner, lambda name: pwd.getpwnam(name).pw_uid)
+            if self._uid is None:
+                return self._nobody("user", self._owner)
+        if self._gid is None and self._group is not None:
+            self._gid = _number(self._group, lambda name: grp.getgrnam(name).gr_gid)
+            if self._gid is None:
+                return self._nobody("group", self._group)
+        return None
+
+    def _nobody(self, kind: str, name: str | int) -> Problem:
+        text = f"{atomic.shown(self._path)} not written: there is no {kind} {name}; make it"
+        return Problem(Reason.PERMISSION, f"{text}, or change the output's owner or group")
+
+    def _put(self, payload: bytes) -> Problem | None:
+        target = self._path
+        if Path(target).is_symlink():
+            if self._symlink == "refuse":
+                text = f'{target} is a symbolic link: remove it, or set symlink = "follow"'
+                return Problem(Reason.BUSY_TARGET, text)
+            # Beside the target, so that the link stays a link (case G16).
+            target = os.path.realpath(target)
+        directory, name = os.path.split(target)
+        directory_fd = os.open(directory or ".", _OPEN_DIRECTORY)
+        try:
+            mode = os.fstat(directory_fd).st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                text = f"everybody may replace files in {directory}; run: chmod o-w {directory}"
+                return Problem(Reason.PERMISSION, text)
+            if self._signature is None and self._is_there(payload, name, directory_fd):
+                return None
+            put = self._overwrite if self._in_place else self._replace
+            put(payload, name, directory_fd)
+        finally:
+            os.close(directory_fd)
+        return None
+
+    def _is_there(self, payload: bytes, name: str, directory_fd: int) -> bool:
+        """Tell whether the file is right already, as it is after a restart."""
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory_fd)
+        except OSError:
+            return False
+        try:
+            now = os.fstat(fd)
+            return (
+                stat.S_ISREG(now.st_mode)
+                and stat.S_IMODE(now.st_mode) == self._mode
+                and self._uid in (None, now.st_uid)
+                and self._gid in (None, now.st_gid)
+                and os.read(fd, len(payload) + 1) == payload
+            )
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+
+    def _replace(self, payload: bytes, name: str, directory_fd: int) -> None:
+        atomic.write(
+            name, payload, mode=self._mode, uid=self._uid, gid=self._gid,
+            durable=False, directory_fd=directory_fd, lenient=self._uid is None and self._gid is None,
+        )  # fmt: skip
+
+    def _overwrite(self, payload: bytes, name: str, directory_fd: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=directory_fd)
+        try:
+            # Before a token is in it: the file may have been made by somebody else, open to all.
+            if self._uid is not None or self._gid is not None:
+                os.fchown(
+                    fd,
+                    -1 if self._uid is None else self._uid,
+                    -1 if self._gid is None else self._gid,
+                )
+            os.fchmod(fd, self._mode)
+            written = 0
+            while written < len(payload):
+                written += os.pwrite(fd, payload[written:], written)
+            os.ftruncate(fd, len(payload))  # last, so that the file is never empty
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _problem(self, error: OSError) -> Problem:
+        problem = atomic.problem_of(error, self._path, "write")
+        if error.errno in _REPLACE_FAILED:
+            text = f"{problem.text}, or set in_place = true for this output"
+            return Problem(Reason.BUSY_TARGET, text)
+        return problem
+
+
+def _number(who: str | int, look_up: Callable[[str], int]) -> int | None:
+    if isinstance(who, int) or who.isdecimal():
+        return int(who)
+    try:
+        return look_up(who)
+    except KeyError:
+        return None
+
+
+def _signature(found: os.stat_result) -> int:
+    """Fold what changes when somebody writes, replaces or chmods a file into one small number."""
+    return hash(
+        (
+            found.st_ino,
+            found.st_mtime_ns,
+            found.st_size,
+            found.st_mode,
+            found.st_uid,
+            found.st_gid,
+        )
+    )
