@@ -4,7 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from rotator.config.schema import CredentialTable, DaemonTable, HookTable, LogTable, MetricsTable, OutputTable, RefreshTable
+from rotator.config.schema import (
+    CredentialTable,
+    DaemonTable,
+    HookTable,
+    LogTable,
+    MetricsTable,
+    OutputTable,
+    RefreshTable,
+)
 from rotator.config.settings import (
     CommandHook,
     CredentialConfig,

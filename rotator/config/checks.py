@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from rotator.config.durations import format_duration
-from rotator.config.places import Place
+from rotator.config.files import Place
 from rotator.config.schema import CredentialTable, HookTable, OutputTable
 from rotator.config.settings import Config, OutputConfig
 from rotator.config.source import NAME_MARK, Source, SourceKind
@@ -45,23 +44,20 @@ def check_credential(table: CredentialTable, environ: Mapping[str, str]) -> Iter
 
 
 def _client(table: CredentialTable) -> Iterator[Finding]:
-    if table.client_authentication == "none":
-        if table.client_secret is not None:
-            yield Finding(
-                ("client_secret",), 'is not used with client_authentication = "none": remove one of the two'
-            )
-    elif table.client_secret is None:
-        yield Finding(
-            ("client_secret",),
-            'is missing: add client_secret = { file = "…" }, or client_authentication = "none" for a public client',
-        )
+    if table.client_authentication == "none" and table.client_secret is not None:
+        text = 'is not used with client_authentication = "none": remove one of the two'
+        yield Finding(("client_secret",), text)
+    if table.client_authentication != "none" and table.client_secret is None:
+        text = 'is missing: add client_secret = { file = "…" }, or client_authentication = "none" for a public client'
+        yield Finding(("client_secret",), text)
     if table.grant == "client_credentials" and table.seed is not None:
-        yield Finding(("seed",), "is not used with client_credentials, which has no refresh token: remove it here or from [defaults]")
+        text = "is not used with client_credentials, which has no refresh token: remove it"
+        yield Finding(("seed",), text)
     if table.client_key and not table.client_certificate:
         yield Finding(("client_key",), "needs client_certificate: add it")
     for key in table.extra:
         if key in _OWN_FIELDS:
-            yield Finding(("extra", key), "is set by rotator itself: remove it" + _own_setting(key))
+            yield Finding(("extra", key), f"is set by rotator itself: remove it{_own_setting(key)}")
 
 
 def _own_setting(key: str) -> str:
@@ -72,18 +68,18 @@ def _urls(table: CredentialTable) -> Iterator[Finding]:
     if table.token_url is not None:
         parts = split_url(table.token_url)
         if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-            yield Finding(
-                ("token_url",), "uses http, so anyone on the way can read the tokens: use https", fatal=False
-            )
+            text = "uses http, so anyone on the way can read the tokens: use https"
+            yield Finding(("token_url",), text, fatal=False)
         if parts.password is not None:
-            yield Finding(("token_url",), "has a password in it: use client_secret instead", fatal=False)
+            text = "has a password in it: use client_secret instead"
+            yield Finding(("token_url",), text, fatal=False)
     if table.proxy is not None:
-        if urlsplit(table.proxy).password is not None:
-            yield Finding(
-                ("proxy",), 'has a password in it: write it as { file = "…" } if others can read this file', fatal=False
-            )
+        if split_url(table.proxy).password is not None:
+            text = 'has a password in it: use { file = "…" } if others may read this file'
+            yield Finding(("proxy",), text, fatal=False)
         if table.use_environment_proxies:
-            yield Finding(("use_environment_proxies",), "has no effect beside proxy: remove one of the two")
+            text = "has no effect beside proxy: remove one of the two"
+            yield Finding(("use_environment_proxies",), text)
 
 
 def _is_loopback(host: str) -> bool:
@@ -94,35 +90,47 @@ def _is_loopback(host: str) -> bool:
 
 
 def _timing(table: CredentialTable) -> Iterator[Finding]:
-    if table.total_timeout < table.read_timeout:
-        yield Finding(("total_timeout",), f"must be at least read_timeout ({format_duration(table.read_timeout)})")
-    if table.total_timeout < table.connect_timeout:
-        yield Finding(("total_timeout",), f"must be at least connect_timeout ({format_duration(table.connect_timeout)})")
+    refresh = table.refresh
+    at_least: tuple[tuple[Place, float, str, float], ...] = (
+        (("total_timeout",), table.total_timeout, "read_timeout", table.read_timeout),
+        (("total_timeout",), table.total_timeout, "connect_timeout", table.connect_timeout),
+        (
+            ("refresh", "backoff_max"),
+            refresh.backoff_max,
+            "backoff_initial",
+            refresh.backoff_initial,
+        ),
+        (
+            ("refresh", "max_lifetime"),
+            refresh.max_lifetime,
+            "assumed_lifetime",
+            refresh.assumed_lifetime,
+        ),
+    )
+    for place, value, name, least in at_least:
+        if value < least:
+            yield Finding(place, f"must be at least {name} ({format_duration(least)})")
     if table.read_timeout < SHORTEST_READ_TIMEOUT:  # case B9
         yield Finding(
             ("read_timeout",),
             "below 60s may give up on a server that has already replaced the refresh token: use 60s or more",
             fatal=False,
         )
-    refresh = table.refresh
-    if refresh.backoff_max < refresh.backoff_initial:
-        yield Finding(
-            ("refresh", "backoff_max"), f"must be at least backoff_initial ({format_duration(refresh.backoff_initial)})"
-        )
-    if refresh.max_lifetime < refresh.assumed_lifetime:
-        yield Finding(
-            ("refresh", "max_lifetime"), f"must be at least assumed_lifetime ({format_duration(refresh.assumed_lifetime)})"
-        )
-    # The schedule takes the smaller of the two (case L11); with outputs, this is what a late reader meets (H17).
-    margins: list[tuple[Place, float]] = [(("refresh", "min_remaining"), refresh.min_remaining)]
+    yield from _margins(table)
+
+
+def _margins(table: CredentialTable) -> Iterator[Finding]:
+    """Tell of margins that the schedule cuts down (case L11); late readers would notice (H17)."""
+    lifetime = table.refresh.assumed_lifetime
+    margins: list[tuple[Place, float]] = [(("refresh", "min_remaining"), table.refresh.min_remaining)]
     margins += [(("outputs", index, "propagation"), output.propagation) for index, output in enumerate(table.outputs)]
-    most = refresh.assumed_lifetime / 3
     for place, margin in margins:
-        if margin > most:
+        if margin > lifetime / 3:
             yield Finding(
                 place,
-                f"is more than a third of the lifetime: {format_duration(round(most))} is used for a token that lives "
-                f"{format_duration(refresh.assumed_lifetime)} (refresh.assumed_lifetime); shorten it, or ask for longer tokens",
+                f"is more than a third of the lifetime: with tokens of {format_duration(lifetime)} "
+                f"(refresh.assumed_lifetime) {format_duration(round(lifetime / 3, 3))} is used; "
+                "shorten it, or ask for longer tokens",
                 fatal=False,
             )
 
@@ -149,20 +157,20 @@ def _output(place: Place, output: OutputTable) -> Iterator[Finding]:
     if output.path.endswith("/"):
         yield Finding((*place, "path"), "is a directory: add a file name, such as {name}")
     if output.mode & 0o007:
-        yield Finding((*place, "mode"), 'lets every user of this machine use the token: "0640" and a group is safer', fatal=False)
+        text = 'lets every user of this machine at the token: "0640" and a group is safer'
+        yield Finding((*place, "mode"), text, fatal=False)
 
 
 def _hook(place: Place, hook: HookTable) -> Iterator[Finding]:
     kinds = [key for key in ("command", "signal", "webhook") if getattr(hook, key) is not None]
     if len(kinds) != 1:
-        yield Finding(place, f"must have exactly one of command, signal and webhook, not {' and '.join(kinds) or 'none'}")
-    elif (hook.pid_file is None) == (kinds == ["signal"]):
-        yield Finding(
-            (*place, "pid_file"),
-            "is missing: a signal needs the file with the process id"
-            if hook.pid_file is None
-            else f"has no use beside {kinds[0]}: remove it",
-        )
+        found = " and ".join(kinds) or "none of them"
+        yield Finding(place, f"must have one of command, signal and webhook, not {found}")
+    elif kinds == ["signal"] and hook.pid_file is None:
+        text = "is missing: a signal needs the file with the process id"
+        yield Finding((*place, "pid_file"), text)
+    elif kinds != ["signal"] and hook.pid_file is not None:
+        yield Finding((*place, "pid_file"), f"has no use beside {kinds[0]}: remove it")
     if hook.webhook is not None and hook.webhook.kind is SourceKind.IN_PLACE:
         try:
             split_url(str(hook.webhook.value))
@@ -180,15 +188,19 @@ def check_whole(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]
     if daemon.drain_timeout <= longest:
         yield Finding(
             ("daemon", "drain_timeout"),
-            f"must be longer than each total_timeout ({format_duration(longest)} in {name}), or a stop may lose an answer",
+            f"must be longer than each total_timeout ({format_duration(longest)} in {name}), "
+            "or a stop may lose an answer",
         )
     if daemon.max_concurrent_per_server > daemon.max_concurrent:
         yield Finding(
-            ("daemon", "max_concurrent"), f"must be at least max_concurrent_per_server ({daemon.max_concurrent_per_server})"
+            ("daemon", "max_concurrent"),
+            f"must be at least max_concurrent_per_server ({daemon.max_concurrent_per_server})",
         )
     if config.metrics.enabled and environ.get("PROMETHEUS_MULTIPROC_DIR"):  # case M7
         yield Finding(
-            ("metrics",), "PROMETHEUS_MULTIPROC_DIR is set, but rotator is one process: take it out of the environment", fatal=False
+            ("metrics",),
+            "PROMETHEUS_MULTIPROC_DIR is set, but rotator is one process: take it out of the environment",
+            fatal=False,
         )
     yield from _output_paths(config)
 

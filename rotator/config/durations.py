@@ -21,7 +21,7 @@ def parse_duration(value: object) -> float:
     text for the user otherwise. A text without a unit is refused: nobody can tell what was meant.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"is not a duration: write {GRAMMAR}")
+        raise ValueError(f"is not a duration: write {GRAMMAR}")  # noqa: TRY004 -- as promised
     seconds = _from_text(value) if isinstance(value, str) else value
     if not 0 <= seconds <= _LONGEST or not math.isfinite(seconds):
         raise ValueError("must lie between 0 and 100 years")

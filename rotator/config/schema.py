@@ -24,7 +24,6 @@ from rotator.core.model import RotationPolicy
 
 _POLICY: Final = RotationPolicy()
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$"
-SIGNALS: Final = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH")
 
 
 class Table(BaseModel):
@@ -55,7 +54,8 @@ class DaemonTable(Table):
     )
     control_socket: AbsolutePath | None = Field(
         None,
-        description="The unix socket for `rotator status` and its like. Default: `rotator.sock` in the runtime directory.",
+        description="The unix socket for `rotator status` and its like. "
+        "Default: `rotator.sock` in the runtime directory.",
         examples=["/run/rotator/rotator.sock"],
     )
     control_socket_group: Text | None = Field(
@@ -65,8 +65,8 @@ class DaemonTable(Table):
     )
     drain_timeout: PositiveDuration | None = Field(
         None,
-        description="How long a stop waits for a request in flight and its save. Must be longer than each `total_timeout`; "
-        "a supervisor's own limit (`TimeoutStopSec=`, `terminationGracePeriodSeconds`) must be longer still. "
+        description="How long a stop waits for a request in flight and its save. "
+        "Must be longer than each `total_timeout`; a supervisor's own limit (`TimeoutStopSec=`, `terminationGracePeriodSeconds`) must be longer still. "
         "Default: the longest `total_timeout` and 15 s.",
         examples=["105s"],
     )
@@ -129,9 +129,7 @@ class RefreshTable(Table):
         le=0.3,
         description="Refresh earlier by up to this share of the lifetime, so that credentials spread out.",
     )
-    floor: PositiveDuration = Field(
-        _POLICY.floor, description="Shortest time between two refreshes of one credential."
-    )
+    floor: PositiveDuration = Field(_POLICY.floor, description="Shortest time between two refreshes of one credential.")
     assumed_lifetime: PositiveDuration = Field(
         _POLICY.assumed_lifetime, description="Lifetime of an access token when the answer names none."
     )
@@ -175,7 +173,8 @@ class RefreshTable(Table):
     )
     rotation: Literal["required", "optional"] = Field(
         "required" if _POLICY.rotation_required else "optional",
-        description="`required`: an answer without a new refresh token raises an alert at once (it is used all the same).",
+        description="`required`: an answer without a new refresh token raises an alert at once; "
+        "its access token is used all the same.",
     )
     keep_generations: int = Field(
         _POLICY.keep_generations,
@@ -200,17 +199,20 @@ class OutputTable(Table):
     template: Template | None = Field(
         None,
         description="Instead of a format: a text with `{access_token}`, `{id_token}`, `{token_type}`, `{scope}`, "
-        "`{expires_at}` (seconds since the epoch), `{name}`.",
+        "`{expires_at}` (seconds since the epoch), `{expires_at_iso}`, `{generation}`; "
+        "`{{` and `}}` stand for braces.",
         examples=['Authorization: N2G-LAN-USER token="{access_token}"'],
     )
     mode: Mode = Field(0o640, description="Permissions, set on every write, as octal text.", examples=["0640"])
-    owner: Text | None = Field(None, description="User name or id. Needs the right to change owners. Default: the daemon's.")
+    owner: Text | None = Field(
+        None, description="User name or id. Needs the right to change owners. Default: the daemon's."
+    )
     group: Text | None = Field(
         None, description="Group name or id; the daemon must be in it. Default: the daemon's.", examples=["www-data"]
     )
     newline: bool = Field(default=False, description="End the file with a newline.")
     symlink: Literal["follow", "refuse"] = Field(
-        "refuse", description="If the path is a symbolic link: write to where it points, or refuse."
+        "follow", description="If the path is a symbolic link: write to where it points, or refuse."
     )
     in_place: bool = Field(
         default=False,
@@ -219,8 +221,8 @@ class OutputTable(Table):
     )
     propagation: Duration = Field(
         0.0,
-        description="How long until every reader has noticed a new token, e.g. the interval at which they re-read the file. "
-        "Raises `refresh.min_remaining`.",
+        description="How long until every reader has noticed a new token, "
+        "e.g. the interval at which they re-read the file. Raises `refresh.min_remaining`.",
         examples=["60s"],
     )
     required: bool = Field(default=True, description="The daemon counts as ready only if this output is good.")
@@ -264,18 +266,22 @@ class CredentialTable(Table):
     client_id: Text | None = Field(None, description="As issued by the authorization server.", examples=["my-client"])
     client_secret: Secret | None = Field(
         None,
-        description="As issued. Read again before each use, so a changed file needs no reload. `{name}` may stand in its place.",
+        description="As issued. Read again before each use, so a changed file needs no reload. "
+        "In the file's path and its like, `{name}` stands for the credential's name.",
         examples=[{"file": "/etc/rotator/client-secret"}],
     )
-    client_authentication: Literal[
-        "client_secret_post", "client_secret_basic", "client_secret_basic_raw", "none"
-    ] = Field(
-        "client_secret_post",
-        description="How the client proves itself: form fields; HTTP Basic as RFC 6749 says; HTTP Basic without percent-encoding, "
-        "for servers that do not decode; not at all (public client, or client certificate).",
+    client_authentication: Literal["client_secret_post", "client_secret_basic", "client_secret_basic_raw", "none"] = (
+        Field(
+            "client_secret_post",
+            description="How the client proves itself: form fields; HTTP Basic as RFC 6749 says; "
+            "HTTP Basic without percent-encoding, "
+            "for servers that do not decode; not at all (public client, or client certificate).",
+        )
     )
     scope: Text | None = Field(
-        None, description="Scopes to ask for, separated by blanks. Default: none, the server decides.", examples=["openid"]
+        None,
+        description="Scopes to ask for, separated by blanks. Default: none, the server decides.",
+        examples=["openid"],
     )
     extra: dict[str, Secret] = Field(
         {},
@@ -300,8 +306,8 @@ class CredentialTable(Table):
     connect_timeout: PositiveDuration = Field(10.0, description="For the connection, TLS included.")
     read_timeout: PositiveDuration = Field(
         60.0,
-        description="Wait for the answer. Be generous: giving up on a server that has already replaced the refresh token "
-        "may lose it.",
+        description="Wait for the answer. Be generous: "
+        "giving up on a server that has already replaced the refresh token may lose it.",
     )
     total_timeout: PositiveDuration = Field(90.0, description="For one refresh, repetitions included.")
     seed: Document | None = Field(
@@ -313,8 +319,8 @@ class CredentialTable(Table):
     refresh: RefreshTable = Field(RefreshTable(), description="When to refresh and how hard to try.")
     refresh_token_lifetime: PositiveDuration | None = Field(
         None,
-        description="How long a refresh token lives when the answer does not say: the basis of the warning days before. "
-        "Default: unknown.",
+        description="How long a refresh token lives when the answer does not say: "
+        "the basis of the warning days before. Default: unknown.",
         examples=["30d"],
     )
     refresh_token_slides: bool = Field(

@@ -1,4 +1,4 @@
-"""Where the value of a setting comes from, and how it is read: again on each use, never expanded, never shown.
+"""Where a setting's value comes from, and how it is read: again on each use, never shown.
 
 `$` means nothing here (case K6): a value is what it is, byte for byte, except one line end at its end.
 """
@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import time
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -38,6 +39,11 @@ class InputError:
     text: str
 
 
+_NO_CREDENTIALS: Final = InputError(
+    "cannot be found: $CREDENTIALS_DIRECTORY is not set; use LoadCredential= in the unit"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Taken:
     value: str
@@ -56,7 +62,7 @@ class Source:
     document: bool = False
 
     def named(self, name: str) -> "Source":
-        """Return the source for the credential `name`: `{name}` is replaced, except in values in place."""
+        """Return the credential `name`'s source: `{name}` is replaced, but not in values in place."""
         if self.kind is SourceKind.IN_PLACE:
             return self
         if isinstance(self.value, str):
@@ -64,6 +70,11 @@ class Source:
         else:
             value = tuple(part.replace(NAME_MARK, name) for part in self.value)
         return self if value == self.value else Source(self.kind, value, self.document)
+
+    @property
+    def is_file(self) -> bool:
+        """Tell whether a file holds the value, so that its `stamp` tells of a change."""
+        return self.kind in (SourceKind.FILE, SourceKind.CREDENTIAL)
 
     @property
     def per_name(self) -> bool:
@@ -79,7 +90,7 @@ class Source:
 
     def notice(self, environ: Mapping[str, str]) -> str | None:
         """Tell if a line end was cut off the value of a file (case K2), naming the file alone."""
-        if self.kind not in (SourceKind.FILE, SourceKind.CREDENTIAL) or self.document:
+        if not self.is_file or self.document:
             return None
         taken = self._take(environ)
         if isinstance(taken, InputError) or not taken.had_line_end:
@@ -87,7 +98,7 @@ class Source:
         return f"{self.describe()} ends in a newline, which is not taken as part of the value"
 
     def stamp(self, environ: Mapping[str, str]) -> object:
-        """Return something that changes when the value's file changes (mode included); None if there is no file."""
+        """Return something that changes with the value's file, mode included; None without a file."""
         path = self._path(environ)
         if path is None:
             return None
@@ -95,7 +106,7 @@ class Source:
             status = path.stat()
         except (OSError, ValueError):
             return None
-        # The change time tells of a chmod too, and unlike mtime it cannot be set back by a copying tool.
+        # The change time tells of a chmod too, and no copying tool can set it back.
         return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
 
     def describe(self) -> str:
@@ -118,7 +129,9 @@ class Source:
         if self.kind is SourceKind.FILE:
             return Path(self.value)
         directory = environ.get("CREDENTIALS_DIRECTORY")
-        return Path(directory, self.value) if self.kind is SourceKind.CREDENTIAL and directory else None
+        if self.kind is SourceKind.CREDENTIAL and directory:
+            return Path(directory, self.value)
+        return None
 
     def _take(self, environ: Mapping[str, str]) -> _Taken | InputError:
         match self.kind:
@@ -131,13 +144,11 @@ class Source:
                 raw = _output_of(tuple(self.value), environ)
             case _:
                 path = self._path(environ)
-                raw = (
-                    InputError("cannot be found: $CREDENTIALS_DIRECTORY is not set; use LoadCredential= in the unit")
-                    if path is None
-                    else _content_of(path, environ)
-                )
+                raw = _NO_CREDENTIALS if path is None else _content_of(path, environ)
         taken = raw if isinstance(raw, InputError) else _judged(raw, document=self.document)
-        return InputError(f"{self.describe()} {taken.text}") if isinstance(taken, InputError) else taken
+        if isinstance(taken, InputError):
+            return InputError(f"{self.describe()} {taken.text}")
+        return taken
 
 
 def in_place(value: str) -> Source:
@@ -165,7 +176,7 @@ def _judged(raw: bytes, *, document: bool) -> _Taken | InputError:
     for index, sign in enumerate(value):
         if document and sign in "\t\r\n":
             continue
-        if ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 or sign == "\ufeff":  # noqa: PLR2004 -- C0, DEL, C1 controls
+        if unicodedata.category(sign) == "Cc" or sign == "\ufeff":
             return InputError(
                 f"has a control character (U+{ord(sign):04X}) at position {index + 1}: "
                 "write the value alone, on one line, without a byte order mark"
@@ -179,7 +190,7 @@ def _content_of(path: Path, environ: Mapping[str, str]) -> bytes | InputError:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         return InputError(f"cannot be read ({_why(error)}): {_open_cure(error)}")
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

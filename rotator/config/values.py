@@ -13,13 +13,14 @@ from pydantic import BeforeValidator, PlainValidator, ValidationInfo, WithJsonSc
 
 from rotator.config.durations import parse_duration
 from rotator.config.source import NAME_MARK, InputError, Source, SourceKind
+from rotator.core.template import PLACEHOLDERS, check_template
 
 SOURCE_FORMS: Final = (
-    'a text in quotes, { file = "/path" }, { env = "NAME" }, { credential = "name" } or { command = ["program", "argument"] }'
+    'a text in quotes, { file = "/path" }, { env = "NAME" }, { credential = "name" } '
+    'or { command = ["program", "argument"] }'
 )
-_NO_NAME_HERE: Final = (
-    "cannot use {name} here: it works in client_secret, seed, extra, output paths and hooks"
-)
+_NO_NAME_HERE: Final = "cannot use {name} here: it works in client_secret, seed, extra, output paths and hooks"
+_LIST_SCHEMA: Final = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _SOURCE_SCHEMA: Final[dict[str, Any]] = {
     "anyOf": [
         {"type": "string"},
@@ -34,7 +35,7 @@ _SOURCE_SCHEMA: Final[dict[str, Any]] = {
         ),
         {
             "type": "object",
-            "properties": {"command": {"type": "array", "items": {"type": "string"}, "minItems": 1}},
+            "properties": {"command": _LIST_SCHEMA},
             "required": ["command"],
             "additionalProperties": False,
         },
@@ -53,7 +54,7 @@ def to_source(value: object) -> Source:
     if isinstance(value, str):
         source = Source(SourceKind.IN_PLACE, value)
         if isinstance(problem := source.read({}), InputError):
-            raise ValueError(problem.text.removeprefix(source.describe()).strip())
+            raise ValueError(problem.text.removeprefix(source.describe()).strip())  # noqa: TRY004
         return source
     if not isinstance(value, Mapping) or len(value) != 1:
         raise ValueError(f"must be {SOURCE_FORMS}")
@@ -61,9 +62,7 @@ def to_source(value: object) -> Source:
     if kind not in ("file", "env", "credential", "command"):
         raise ValueError(f"must be {SOURCE_FORMS}")
     if kind == "command":
-        if not isinstance(place, list) or not place or not all(isinstance(part, str) for part in place):
-            raise ValueError('command must be a list of texts: ["/path/of/program", "argument"]; there is no shell')
-        return Source(SourceKind.COMMAND, tuple(place))
+        return Source(SourceKind.COMMAND, _arguments(place))
     if not isinstance(place, str) or not place or "\0" in place:
         raise ValueError(f"{kind} must be a text in quotes")
     if kind == "file" and not place.startswith("/"):
@@ -71,6 +70,12 @@ def to_source(value: object) -> Source:
     if kind == "credential" and ("/" in place or place in (".", "..")):
         raise ValueError("credential must be a name without '/', as in LoadCredential= of the unit")
     return Source(SourceKind(kind), place)
+
+
+def _arguments(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(part, str) for part in value):
+        raise ValueError('command must be a list of texts: ["/path/of/program", "argument"]; there is no shell')
+    return tuple(value)
 
 
 def _to_document(value: object) -> Source:
@@ -129,7 +134,7 @@ def _to_positive(value: object) -> float:
 
 
 def split_url(text: str) -> SplitResult:
-    """Split an http or https URL; ValueError names what is missing, never the URL, which may hold a password."""
+    """Split an http or https URL; ValueError never shows the URL, which may hold a password."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -163,20 +168,13 @@ def split_listen(text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
-TEMPLATE_WORDS: Final = ("access_token", "id_token", "token_type", "scope", "expires_at", "name")
-"""What may stand in braces in an output template; `expires_at` is in whole seconds since the epoch."""
-
-
 def _to_template(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a text in quotes")  # noqa: TRY004 -- pydantic takes a ValueError
-    words = re.findall(r"\{([a-z_]+)\}", value)
-    if not words:
+    if problem := check_template(value):
+        raise ValueError(problem)
+    if not any(f"{{{word}}}" in value for word in PLACEHOLDERS):
         raise ValueError("has no placeholder: write {access_token} where the token belongs")
-    for word in words:
-        if word not in TEMPLATE_WORDS:
-            known = ", ".join(f"{{{known}}}" for known in TEMPLATE_WORDS)
-            raise ValueError(f"has the unknown placeholder {{{word}}}: there are {known}")
     return value
 
 
@@ -189,7 +187,5 @@ Secret = Annotated[Source, PlainValidator(to_source), WithJsonSchema(_SOURCE_SCH
 Document = Annotated[Source, PlainValidator(_to_document), WithJsonSchema(_SOURCE_SCHEMA)]
 Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
 PositiveDuration = Annotated[float, BeforeValidator(_to_positive), WithJsonSchema(_DURATION_SCHEMA)]
-Mode = Annotated[
-    int, BeforeValidator(_to_mode), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})
-]
+Mode = Annotated[int, BeforeValidator(_to_mode), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})]
 Template = Annotated[str, BeforeValidator(_to_template), WithJsonSchema({"type": "string"})]
