@@ -11,9 +11,10 @@ import threading
 from collections import deque
 from typing import Final
 
-from rotator.rotate import Credential
+from rotator.credential import Credential
 
 _SLOW_AFTER: Final = 5.0
+_TIDY_ABOVE: Final = 64
 
 
 class Agenda:
@@ -23,7 +24,7 @@ class Agenda:
         """Limit how many credentials of one server, and in all, are out at once."""
         self._per_server = per_server
         self._total = total
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._heap: list[tuple[float, int, Credential]] = []
         self._order = itertools.count()
         self._parked: dict[str, deque[Credential]] = {}
@@ -38,7 +39,7 @@ class Agenda:
         credential.due_at = at
         if not credential.busy:
             heapq.heappush(self._heap, (at, next(self._order), credential))
-            if len(self._heap) > 64 and self._heap[0][2].due_at != self._heap[0][0]:
+            if len(self._heap) > _TIDY_ABOVE and self._heap[0][2].due_at != self._heap[0][0]:
                 self._drop_stale()
 
     def _drop_stale(self) -> None:
@@ -77,6 +78,8 @@ class Agenda:
         with self._lock:
             self._out.pop(credential, None)
             credential.busy = False
+            if not self._out:
+                self._lock.notify_all()
             self._push(credential, min(at, credential.due_at))
 
     def forget(self, credential: Credential) -> None:
@@ -107,3 +110,8 @@ class Agenda:
         """Return how many credentials are out with a worker."""
         with self._lock:
             return len(self._out)
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until no credential is out with a worker, `timeout` seconds at most; False if one still is."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._out, timeout)

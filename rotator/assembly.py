@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from rotator import VERSION
 from rotator.adapters.clock import BootClock
-from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint
+from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint, Network
 from rotator.adapters.file_sink import FileSink
 from rotator.adapters.file_store import FileStore
 from rotator.adapters.hooks import CommandHook, SignalHook, WebhookHook
-from rotator.config import Config, CredentialConfig, InputError, Source
+from rotator.config import Config, CredentialConfig, InputError, Source, SourceKind
 from rotator.config import settings as configured
 from rotator.core.grant import password_request
 from rotator.core.login import parse_pair
 from rotator.core.model import Fingerprinter, Granted, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.state import from_answer, from_refresh_token
+from rotator.credential import Credential, Plan
 from rotator.ports import Notice, Observer, Problem, Sink
-from rotator.rotate import Credential, Plan, Rotator
+from rotator.rotate import Rotator
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
@@ -44,6 +46,7 @@ class Assembly:
         self.stopping = threading.Event()
         self.fingerprint = Fingerprinter(store.fingerprint_key())
         self.rotator = Rotator(store, self.clock, observer, self.fingerprint, self.stopping)
+        self._network = Network()
         self._endpoints: dict[object, HttpTokenEndpoint] = {}
         self._refs: dict[tuple[SinkRef, ...], tuple[SinkRef, ...]] = {}
 
@@ -67,7 +70,7 @@ class Assembly:
             server=_server(endpoint.token_url),
             sinks=sinks,
             sink_refs=self._refs.setdefault(refs, refs),
-            seed=self._seed_reader(config.seed.named(name)) if config.seed else None,
+            seed=self._reader(config.seed.named(name)) if config.seed else None,
             stamp=self._stamp(name, config),
             required=tuple(output.path for output in config.outputs if output.required),
         )
@@ -86,7 +89,7 @@ class Assembly:
             settings = EndpointSettings(
                 token_url=at.token_url,
                 client_id=config.client_id,
-                client_secret=self._secret_reader(secret) if secret else None,
+                client_secret=self._reader(secret) if secret else None,
                 authentication=at.client_authentication,
                 ca_file=at.ca_file,
                 client_certificate=at.client_certificate,
@@ -96,8 +99,11 @@ class Assembly:
                 connect_timeout=at.connect_timeout,
                 read_timeout=at.read_timeout,
                 total_timeout=at.total_timeout,
+                user_agent=f"rotator/{VERSION}",
             )
-            self._endpoints[key] = HttpTokenEndpoint(settings, self._wall_now, self.stopping, self._notice)
+            self._endpoints[key] = HttpTokenEndpoint(
+                settings, self._wall_now, self.stopping, self._notice, self._network
+            )
         return self._endpoints[key]
 
     def _wall_now(self) -> float:
@@ -106,14 +112,7 @@ class Assembly:
     def _notice(self, event: str, text: str) -> None:
         self.observer.notify(Notice(event, text, level="warning"))
 
-    def _secret_reader(self, source: Source) -> Callable[[], str | Problem]:
-        def read() -> str | Problem:
-            value = source.read(self.environ)
-            return Problem(Reason.BAD_INPUT, f"client_secret: {value.text}") if isinstance(value, InputError) else value
-
-        return read
-
-    def _seed_reader(self, source: Source) -> Callable[[], str | Problem]:
+    def _reader(self, source: Source) -> Callable[[], str | Problem]:
         def read() -> str | Problem:
             value = source.read(self.environ)
             return Problem(Reason.BAD_INPUT, value.text) if isinstance(value, InputError) else value
@@ -122,7 +121,7 @@ class Assembly:
 
     def _stamp(self, name: str, config: CredentialConfig) -> Callable[[], object] | None:
         sources = [source.named(name) for source in (config.client_secret, config.seed) if source is not None]
-        watched = [source for source in sources if source.stamp(self.environ) is not None or source.is_file]
+        watched = [source for source in sources if source.kind in (SourceKind.FILE, SourceKind.CREDENTIAL)]
         at = config.endpoint
         paths = [path for path in (at.ca_file, at.client_certificate, at.client_key) if path is not None]
         if not watched and not paths:
@@ -159,7 +158,7 @@ class Assembly:
                     title = f"hook {number}: SIG{hook.signal}"
                     hooks.append(SignalHook(title, hook.pid_file_for(name), hook.signal))
                 case configured.WebhookHook():
-                    reader = self._seed_reader(hook.url.named(name))
+                    reader = self._reader(hook.url.named(name))
                     hooks.append(WebhookHook(f"hook {number}: webhook", name, reader, hook.timeout, self.clock))
         return tuple(hooks)
 
@@ -200,20 +199,13 @@ class Assembly:
 
     # -- end ---------------------------------------------------------------------------------------
 
-    def abort_overdue(self) -> None:
-        """End token requests that are past their total timeout."""
-        for endpoint in tuple(self._endpoints.values()):
-            endpoint.abort_overdue()
-
     def abort_all(self) -> None:
         """End every token request at once: the drain is over."""
-        for endpoint in tuple(self._endpoints.values()):
-            endpoint.abort_all()
+        self._network.abort_all()
 
     def close(self) -> None:
-        """Close the endpoints first, the store and its lock last (invariant 13)."""
-        for endpoint in self._endpoints.values():
-            endpoint.close()
+        """Close the connections first, the store and its lock last (invariant 13)."""
+        self._network.close()
         self.store.close()
 
 

@@ -23,8 +23,8 @@ from rotator.config import Config, ConfigError
 from rotator.core.model import Halt, Reason, TokenSet
 from rotator.core.standing import CredentialView, Standing
 from rotator.core.state import Status, with_sinks
+from rotator.credential import Credential, Plan
 from rotator.ports import Counts, Event, Health, Notice, Problem, StatusChanged
-from rotator.rotate import Credential, Plan
 
 SWEEP_SECONDS: Final = 1.0
 PATROL_SECONDS: Final = 5.0
@@ -100,7 +100,9 @@ class Daemon:
         scheduler.add_job(self._patrol, "interval", seconds=PATROL_SECONDS, id="patrol")
         scheduler.start()
         self._sweep()
-        self._notify(Notice("started", f"watching over {len(self._credentials)} credentials", fields={"pid": os.getpid()}))
+        self._notify(
+            Notice("started", f"watching over {len(self._credentials)} credentials", fields={"pid": os.getpid()})
+        )
         ready()
         try:
             await self._stop.wait()
@@ -121,11 +123,8 @@ class Daemon:
         self._assembly.stopping.set()
         under_way = self._agenda.under_way
         self._notify(Notice("stopping", f"{under_way} token requests are under way; their answers are waited for"))
-        deadline = time.monotonic() + self._config.daemon.drain_timeout
-        while self._agenda.under_way and time.monotonic() < deadline:
-            self._assembly.abort_overdue()
-            await asyncio.sleep(0.02)
-        if self._agenda.under_way:
+        patience = self._config.daemon.drain_timeout
+        if not await asyncio.get_running_loop().run_in_executor(self._helpers, self._agenda.wait_idle, patience):
             self._assembly.abort_all()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._helpers.shutdown(wait=True, cancel_futures=True)
@@ -172,7 +171,6 @@ class Daemon:
     def _sweep(self) -> None:
         """Wake a worker if anything is due. Runs each second in the loop, does nothing that could block."""
         self._swept_at = time.monotonic()
-        self._assembly.abort_overdue()
         if self._agenda.startable(self._clock.now()):
             self._spawn()
 
@@ -232,9 +230,9 @@ class Daemon:
 
     def notify(self, event: Event) -> None:
         """Hear of a dead grant: the configuration may want an exit then (case I11). Observer."""
-        if isinstance(event, StatusChanged) and event.after == Status.REAUTHORIZATION_REQUIRED:
-            if self._config.daemon.on_dead_grant == "exit":
-                self.stop(Exit.DEAD_GRANT)
+        dead = isinstance(event, StatusChanged) and event.after == Status.REAUTHORIZATION_REQUIRED
+        if dead and self._config.daemon.on_dead_grant == "exit":
+            self.stop(Exit.DEAD_GRANT)
 
     # -- desk --------------------------------------------------------------------------------------
 
@@ -281,7 +279,11 @@ class Daemon:
         if shown.standing not in (Standing.VALID, Standing.STARTING):
             return f"{credential.name}: {shown.standing}: {shown.text or shown.reason}"
         stuck = [output for output in shown.outputs if output.failures]
-        return f"{credential.name}: {stuck[0].name}: {stuck[0].text}" if stuck else f"{credential.name}: no valid token yet"
+        return (
+            f"{credential.name}: {stuck[0].name}: {stuck[0].text}"
+            if stuck
+            else f"{credential.name}: no valid token yet"
+        )
 
     def counts(self) -> Counts:
         """Return what the daemon counts itself."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from rotator.core import state as transitions
@@ -26,15 +26,15 @@ from rotator.core.model import (
     Reason,
     Refresh,
     Refused,
-    RotationPolicy,
     Save,
     TokenSet,
     Unavailable,
     Wait,
 )
-from rotator.core.schedule import SHORTEST_GAP, SinkRef, next_action, refresh_due, spread_of
-from rotator.core.standing import CredentialView, Standing, view
+from rotator.core.schedule import SHORTEST_GAP, next_action, refresh_due, spread_of
+from rotator.core.standing import CredentialView
 from rotator.core.state import CredentialState, Status
+from rotator.credential import UNSEEN, Credential
 from rotator.ports import (
     Clock,
     Notice,
@@ -44,84 +44,13 @@ from rotator.ports import (
     RefreshFinished,
     RefreshStarted,
     SaveFinished,
-    Sink,
     StatusChanged,
     Store,
-    TokenEndpoint,
 )
 
 SAVE_RETRY: Final = 1.0
 _UNREADABLE_RETRY: Final = 30.0
-_UNSEEN: Final = object()
 _DEAD: Final = (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How one credential is to be renewed and published: its configuration, made ready. Shared where equal."""
-
-    policy: RotationPolicy
-    grant: Grant
-    scope: str
-    extra: tuple[tuple[str, str], ...]
-    endpoint: TokenEndpoint
-    server: str
-    """Requests to one server are limited together: its host and port."""
-    sinks: tuple[Sink, ...]
-    sink_refs: tuple[SinkRef, ...]
-    seed: Callable[[], str | Problem] | None = None
-    """Read the seed: a refresh token or a token answer."""
-    stamp: Callable[[], object] | None = None
-    """Tell cheaply whether an input (client secret, CA, seed) has changed: a value to compare."""
-    required: tuple[str, ...] = ()
-    """The outputs that count for readiness."""
-
-
-class Credential:
-    """One configured credential while the process lives: its plan and the one true copy of its state."""
-
-    __slots__ = (
-        "asked", "busy", "delivering", "due_at", "durable_generation", "lock", "name", "plan", "problem", "seen_stamp", "state", "unsaved",
-        "waiters",
-    )  # fmt: skip
-
-    def __init__(self, name: str, plan: Plan) -> None:
-        """Begin unopened: `state` is None until the store has been read."""
-        self.name = name
-        self.plan = plan
-        self.lock = threading.Lock()
-        self.delivering = threading.Lock()
-        self.state: CredentialState | None = None
-        self.problem: Problem | None = None
-        self.unsaved = False
-        self.durable_generation = 0
-        self.seen_stamp: object = _UNSEEN
-        self.asked = False
-        self.waiters: list[Future[CredentialView]] = []
-        self.due_at = 0.0
-        self.busy = False
-
-    @property
-    def spread(self) -> float:
-        """Return this generation's share of the jitter, in [0, 1)."""
-        return spread_of(self.name, self.state.generation if self.state else 0)
-
-    def view(self, fingerprint: Fingerprinter) -> CredentialView:
-        """Show this credential as it is at this moment."""
-        state = self.state
-        tokens = state.tokens if state else None
-        shown = view(
-            self.name, state or CredentialState(), self.plan.policy, self.plan.grant, self.plan.sink_refs, self.spread,
-            unsaved=self.unsaved and self.durable_generation < (state.generation if state else 0),
-            fingerprints=(
-                fingerprint(tokens.access_token if tokens else None), fingerprint(tokens.refresh_token if tokens else None)
-            ),
-        )  # fmt: skip
-        if self.problem is not None:
-            return replace(
-                shown, standing=Standing.STATE_UNREADABLE, reason=self.problem.reason, text=self.problem.text
-            )
-        return shown if state is not None else replace(shown, standing=Standing.STARTING)
 
 
 class Rotator:
@@ -187,7 +116,9 @@ class Rotator:
                 case Halt():
                     return Wait(now + SAVE_RETRY, Reason.SAVE_FAILED) if credential.unsaved else action
 
-    def _asked(self, credential: Credential, state: CredentialState, now: float, otherwise: Wait | Halt) -> Refresh | Wait | Halt:
+    def _asked(
+        self, credential: Credential, state: CredentialState, now: float, otherwise: Wait | Halt
+    ) -> Refresh | Wait | Halt:
         """Serve a person who asked for a rotation now: all who ask until it is done share the one request."""
         possible = credential.plan.grant is Grant.CLIENT_CREDENTIALS or (state.tokens and state.tokens.refresh_token)
         if not possible:
@@ -250,7 +181,12 @@ class Rotator:
                 # Somebody may have logged in behind our back: believe the store before the server (invariant 7).
                 stored = self._store.load(credential.name)
                 found = None if isinstance(stored, Problem) else stored.state
-                if found and found.tokens and found.generation > reserved.generation and found.tokens.refresh_token != sent:
+                if (
+                    found
+                    and found.tokens
+                    and found.generation > reserved.generation
+                    and found.tokens.refresh_token != sent
+                ):
                     return replace(found, refresh_started_at=None, trouble=None, status=Status.OK)
             return transitions.after_refused(reserved, answer, plan.policy, now)
         assert isinstance(answer, Unavailable)  # noqa: S101 - Granted is dealt with by the caller
@@ -266,9 +202,15 @@ class Rotator:
         return oddities
 
     def _tell(
-        self, credential: Credential, before: CredentialState, answer: Answer, seconds: float, oddities: tuple[Oddity, ...],
-        *, late: bool,
-    ) -> None:  # fmt: skip
+        self,
+        credential: Credential,
+        before: CredentialState,
+        answer: Answer,
+        seconds: float,
+        oddities: tuple[Oddity, ...],
+        *,
+        late: bool,
+    ) -> None:
         after = credential.state or before
         reason, text = (None, "") if isinstance(answer, Granted) else (answer.reason, answer.text)
         if isinstance(answer, Granted):
@@ -276,11 +218,20 @@ class Rotator:
         elif isinstance(answer, Refused):
             outcome = "refused"
         else:
-            outcome = "ambiguous" if answer.delivered and credential.plan.grant is Grant.REFRESH_TOKEN else "unavailable"
+            outcome = (
+                "ambiguous" if answer.delivered and credential.plan.grant is Grant.REFRESH_TOKEN else "unavailable"
+            )
         failures = after.trouble.failures if after.trouble else 0
         self._observer.notify(
             RefreshFinished(
-                credential.name, "late" if late else outcome, reason, text, seconds, after.generation, failures, oddities
+                credential.name,
+                "late" if late else outcome,
+                reason,
+                text,
+                seconds,
+                after.generation,
+                failures,
+                oddities,
             )
         )
         if before.status != after.status:
@@ -319,9 +270,7 @@ class Rotator:
         """Bring every output up to date that is due, and do nothing else: a login need not wait for a hung request."""
         while (state := credential.state) is not None:
             plan = credential.plan
-            action = next_action(
-                state, plan.policy, plan.grant, plan.sink_refs, self._clock.now(), credential.spread
-            )
+            action = next_action(state, plan.policy, plan.grant, plan.sink_refs, self._clock.now(), credential.spread)
             if not isinstance(action, Publish):
                 return
             self._publish(credential, action.sink)
@@ -393,15 +342,21 @@ class Rotator:
             credential.problem = None
             self._save(credential, adopted, holds_new_pair=True)
             unsaved = credential.unsaved
-        self._observer.notify(Notice("tokens_adopted", f"generation {adopted.generation} comes from a login", credential.name))
+        self._observer.notify(
+            Notice("tokens_adopted", f"generation {adopted.generation} comes from a login", credential.name)
+        )
         if state.status != adopted.status:
             self._observer.notify(StatusChanged(credential.name, state.status, adopted.status, "a login heals it"))
-        return Problem(Reason.SAVE_FAILED, "the new pair is in memory only; see the log for the store's fault") if unsaved else None
+        return (
+            Problem(Reason.SAVE_FAILED, "the new pair is in memory only; see the log for the store's fault")
+            if unsaved
+            else None
+        )
 
     def inputs_changed(self, credential: Credential) -> bool:
         """Tell whether a client secret, CA or seed changed since the credential was last stepped."""
         stamp = credential.plan.stamp
-        return stamp is not None and credential.seen_stamp is not _UNSEEN and stamp() != credential.seen_stamp
+        return stamp is not None and credential.seen_stamp is not UNSEEN and stamp() != credential.seen_stamp
 
     def _heed_inputs(self, credential: Credential) -> None:
         plan = credential.plan
@@ -410,7 +365,7 @@ class Rotator:
         stamp = plan.stamp()
         if stamp == credential.seen_stamp:
             return
-        first, credential.seen_stamp = credential.seen_stamp is _UNSEEN, stamp
+        first, credential.seen_stamp = credential.seen_stamp is UNSEEN, stamp
         adopted = self._take_seed(credential, plan.seed) if plan.seed else False
         if not first and not adopted:
             with credential.lock:
@@ -425,7 +380,9 @@ class Rotator:
         text = read()
         pair = text.text if isinstance(text, Problem) else parse_pair(text)
         if isinstance(pair, str):
-            self._observer.notify(Notice("seed_unusable", f"seed of {credential.name}: {pair}", credential.name, "error"))
+            self._observer.notify(
+                Notice("seed_unusable", f"seed of {credential.name}: {pair}", credential.name, "error")
+            )
             return False
         fingerprint = self._fingerprint(pair.refresh_token)
         if fingerprint == state.seed_fingerprint:

@@ -84,10 +84,7 @@ def from_record(document: object) -> CredentialState:
         repeated=_flag(document, "repeated"),
         hour_started_at=_number(document, "hour_started_at"),
         hour_calls=_count(document, "hour_calls"),
-        deliveries={
-            name: _delivery_in(name, one)
-            for name, one in (_object(document, "deliveries") or {}).items()
-        },
+        deliveries={name: _delivery_in(name, one) for name, one in (_object(document, "deliveries") or {}).items()},
         seed_fingerprint=_text(document, "seed_fingerprint", ""),
         saved_at=_number(document, "saved_at"),
         clock_suspect=_flag(document, "clock_suspect"),

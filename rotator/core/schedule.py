@@ -137,7 +137,9 @@ def _ordinary(state: CredentialState, tokens: TokenSet, policy: RotationPolicy, 
     if fuse_blown(state, policy):
         return Due(nearly_over_at(tokens), Reason.FUSE_BLOWN)
     margin = max(lifetime * (1 - policy.lifetime_ratio), min(policy.min_remaining, lifetime / 3))
-    after = max(lifetime - margin - lifetime * policy.jitter * spread, min(policy.floor, lifetime * policy.lifetime_ratio))
+    after = max(
+        lifetime - margin - lifetime * policy.jitter * spread, min(policy.floor, lifetime * policy.lifetime_ratio)
+    )
     if state.repeated:
         # The server hands out the same token until shortly before its end: not before half of the rest, and never
         # faster than the floor (case L10).

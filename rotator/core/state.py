@@ -142,13 +142,17 @@ def opened(state: CredentialState, policy: RotationPolicy, now: float, spread: f
         text = "rotator stopped between sending a refresh and saving its answer"
         failed = Unavailable(Reason.INTERRUPTED, delivered=True, text=text)
         started_at = min(state.refresh_started_at, now)
-        state = replace(state, trouble=_ambiguous(state, failed, policy, started_at, now, spread), refresh_started_at=None)
+        state = replace(
+            state, trouble=_ambiguous(state, failed, policy, started_at, now, spread), refresh_started_at=None
+        )
     if suspect and state.trouble:
         state = retry_now(state, now)
     return state
 
 
-def adopted(state: CredentialState, tokens: TokenSet, seed_fingerprint: str | None, now: float, keep: int) -> CredentialState:
+def adopted(
+    state: CredentialState, tokens: TokenSet, seed_fingerprint: str | None, now: float, keep: int
+) -> CredentialState:
     """Replace the tokens by those of a login or a seed; every doubt ends, nothing earlier is lost."""
     return replace(
         state,
@@ -166,7 +170,9 @@ def adopted(state: CredentialState, tokens: TokenSet, seed_fingerprint: str | No
     )
 
 
-def from_answer(granted: Granted, policy: RotationPolicy, asked_scope: str, now: float) -> tuple[TokenSet, tuple[Oddity, ...]]:
+def from_answer(
+    granted: Granted, policy: RotationPolicy, asked_scope: str, now: float
+) -> tuple[TokenSet, tuple[Oddity, ...]]:
     """Make the first token set out of a login's answer."""
     raw = received(CredentialState(), granted, policy, now)
     assert raw.tokens is not None  # noqa: S101 - `received` always sets it
@@ -177,7 +183,9 @@ def from_answer(granted: Granted, policy: RotationPolicy, asked_scope: str, now:
 def from_refresh_token(refresh_token: str, policy: RotationPolicy, now: float) -> TokenSet:
     """Make a token set out of a bare refresh token: its access token is over from the start."""
     lifetime = policy.refresh_token_lifetime
-    return TokenSet(0, "", refresh_token, None, "Bearer", "", now, now, now, None if lifetime is None else now + lifetime)
+    return TokenSet(
+        0, "", refresh_token, None, "Bearer", "", now, now, now, None if lifetime is None else now + lifetime
+    )
 
 
 def begin_refresh(state: CredentialState, now: float) -> CredentialState:
@@ -263,7 +271,11 @@ def after_refused(state: CredentialState, refused: Refused, policy: RotationPoli
     dead = refused.reason in (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
     status = state.status
     if dead:
-        confirmed = status is not Status.OK and before is not None and before.reason in (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
+        confirmed = (
+            status is not Status.OK
+            and before is not None
+            and before.reason in (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
+        )
         status = Status.REAUTHORIZATION_REQUIRED if confirmed else Status.SUSPECT
         wait = (policy.probe_interval or _NEVER) if confirmed else policy.confirm_after
     elif refused.reason in (Reason.INVALID_REQUEST, Reason.OTHER_REFUSAL):

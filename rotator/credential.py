@@ -1,0 +1,99 @@
+"""A configured credential while the process lives: its plan, and the one true copy of its state."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Final
+
+from rotator.core.model import Fingerprinter, Grant, RotationPolicy
+from rotator.core.schedule import SinkRef, spread_of
+from rotator.core.standing import CredentialView, Standing, view
+from rotator.core.state import CredentialState
+from rotator.ports import Problem, Sink, TokenEndpoint
+
+UNSEEN: Final = object()
+"""The inputs' stamp before they were first looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one credential is to be renewed and published: its configuration, made ready. Shared where equal."""
+
+    policy: RotationPolicy
+    grant: Grant
+    scope: str
+    extra: tuple[tuple[str, str], ...]
+    endpoint: TokenEndpoint
+    server: str
+    """Requests to one server are limited together: its host and port."""
+    sinks: tuple[Sink, ...]
+    sink_refs: tuple[SinkRef, ...]
+    seed: Callable[[], str | Problem] | None = None
+    """Read the seed: a refresh token or a token answer."""
+    stamp: Callable[[], object] | None = None
+    """Tell cheaply whether an input (client secret, CA, seed) has changed: a value to compare."""
+    required: tuple[str, ...] = ()
+    """The outputs that count for readiness."""
+
+
+class Credential:
+    """One configured credential while the process lives: its plan and the one true copy of its state."""
+
+    __slots__ = (
+        "asked",
+        "busy",
+        "delivering",
+        "due_at",
+        "durable_generation",
+        "lock",
+        "name",
+        "plan",
+        "problem",
+        "seen_stamp",
+        "state",
+        "unsaved",
+        "waiters",
+    )
+
+    def __init__(self, name: str, plan: Plan) -> None:
+        """Begin unopened: `state` is None until the store has been read."""
+        self.name = name
+        self.plan = plan
+        self.lock = threading.Lock()
+        self.delivering = threading.Lock()
+        self.state: CredentialState | None = None
+        self.problem: Problem | None = None
+        self.unsaved = False
+        self.durable_generation = 0
+        self.seen_stamp: object = UNSEEN
+        self.asked = False
+        self.waiters: list[Future[CredentialView]] = []
+        self.due_at = 0.0
+        self.busy = False
+
+    @property
+    def spread(self) -> float:
+        """Return this generation's share of the jitter, in [0, 1)."""
+        return spread_of(self.name, self.state.generation if self.state else 0)
+
+    def view(self, fingerprint: Fingerprinter) -> CredentialView:
+        """Show this credential as it is at this moment."""
+        state = self.state
+        tokens = state.tokens if state else None
+        access, refresh = (tokens.access_token, tokens.refresh_token) if tokens else (None, None)
+        shown = view(
+            self.name,
+            state or CredentialState(),
+            self.plan.policy,
+            self.plan.grant,
+            self.plan.sink_refs,
+            self.spread,
+            unsaved=self.unsaved and self.durable_generation < (state.generation if state else 0),
+            fingerprints=(fingerprint(access), fingerprint(refresh)),
+        )
+        if self.problem is not None:
+            return replace(
+                shown, standing=Standing.STATE_UNREADABLE, reason=self.problem.reason, text=self.problem.text
+            )
+        return shown if state is not None else replace(shown, standing=Standing.STARTING)
