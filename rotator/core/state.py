@@ -255,8 +255,8 @@ def judged(
     else:
         verdict = judge(state.tokens, state.unjudged, policy, asked_scope)
         verdict_tokens, oddities = verdict.tokens, verdict.oddities
-    same_refresh = bool(state.earlier) and state.earlier[0].generation < state.generation - 1
-    if policy.rotation_required and grant is Grant.REFRESH_TOKEN and state.generation > 1 and same_refresh:
+    same_refresh = state.tokens.refresh_obtained_at < state.last_success_at
+    if policy.rotation_required and grant is Grant.REFRESH_TOKEN and same_refresh:
         oddities = (*oddities, Oddity.ROTATION_MISSING)
     recent = state.recent
     if on_schedule:
