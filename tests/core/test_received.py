@@ -1,0 +1,144 @@
+"""Refresh token replaced, refresh token preserved: what a granted answer does to the state."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rotator.core.grant import classify
+from rotator.core.model import DAY, Grant, Granted, Oddity, RotationPolicy
+from rotator.core.state import CredentialState, adopted, begin_refresh, from_refresh_token, judged, received
+from tests.secrets_scan import planted
+
+NOW = 1_800_000_000.0
+ROTATING = RotationPolicy(rotation_required=True, refresh_token_lifetime=30 * DAY)
+
+
+def seeded(policy: RotationPolicy = ROTATING) -> CredentialState:
+    """Return the state of a credential that was given a refresh token and nothing else."""
+    tokens = from_refresh_token(planted("seed"), policy, NOW)
+    return adopted(CredentialState(), tokens, "fingerprint", NOW, policy.keep_generations)
+
+
+def after(
+    state: CredentialState, body: dict[str, Any], now: float, policy: RotationPolicy = ROTATING
+) -> tuple[CredentialState, tuple[Oddity, ...]]:
+    """Take in an answer as the line does: from the wire, in two steps."""
+    granted = classify(200, {}, json.dumps(body).encode(), now)
+    assert isinstance(granted, Granted)
+    saved = received(begin_refresh(state, now), granted, policy, now)
+    return judged(saved, policy, Grant.REFRESH_TOKEN, "", on_schedule=True)
+
+
+def refresh_token(state: CredentialState) -> str | None:
+    """Return the refresh token that the next refresh would send."""
+    assert state.tokens is not None
+    return state.tokens.refresh_token
+
+
+def answer(number: int, **fields: object) -> dict[str, Any]:
+    """Return the body of the answer to refresh `number`."""
+    return {"access_token": planted(f"access-{number}"), "expires_in": 3600, **fields}
+
+
+def test_refresh_token_replaced() -> None:
+    """A23 B33: a new refresh token replaces the old one, which is kept as an earlier generation."""
+    first, _ = after(seeded(), answer(1, refresh_token=planted("one")), NOW)
+    second, oddities = after(first, answer(2, refresh_token=planted("two")), NOW + 3600)
+
+    assert refresh_token(second) == planted("two")
+    assert [kept.refresh_token for kept in second.earlier] == [planted("one"), planted("seed")]
+    assert second.generation == first.generation + 1
+    assert oddities == ()
+
+
+@pytest.mark.parametrize("fields", [{}, {"refresh_token": None}, {"refresh_token": ""}])
+def test_refresh_token_preserved(fields: dict[str, object]) -> None:
+    """A22 A23: an answer without a refresh token keeps the old one, two cycles long and its clock too."""
+    policy = RotationPolicy(refresh_token_lifetime=30 * DAY)
+    first, _ = after(seeded(policy), answer(1, **fields), NOW + 10, policy)
+    second, oddities = after(first, answer(2, **fields), NOW + 3600, policy)
+
+    assert refresh_token(second) == planted("seed")
+    assert second.earlier == ()
+    assert oddities == ()
+    assert second.tokens is not None
+    assert second.tokens.access_token == planted("access-2")
+    assert second.tokens.refresh_obtained_at == NOW
+    assert second.tokens.refresh_expires_at == NOW + 30 * DAY
+
+
+@given(seed=st.integers(0, 2**32), share=st.floats(0, 1))
+def test_the_refresh_token_is_the_newest_one_ever_sent(seed: int, share: float) -> None:
+    """A25: over 100 cycles with the field there at random, the newest refresh token is what we hold."""
+    chance = random.Random(seed)
+    state, newest = seeded(), planted("seed")
+    for number in range(100):
+        fields: dict[str, object] = {}
+        if chance.random() < share:
+            fields["refresh_token"] = newest = planted(f"refresh-{number}")
+        elif chance.random() < 0.5:
+            fields["refresh_token"] = chance.choice([None, "", newest])
+        state, _ = after(state, answer(number, **fields), NOW + number * 3600)
+
+        assert refresh_token(state) == newest
+        assert state.generation == number + 2
+        assert newest not in [kept.refresh_token for kept in state.earlier]
+        assert len(state.earlier) <= ROTATING.keep_generations
+
+
+def test_absent_fields_survive() -> None:
+    """A24: an answer is merged: id token, scope and type of an earlier one stay."""
+    whole = answer(1, refresh_token=planted("one"), id_token="i.d.t", scope="a b", token_type="DPoP")
+    state, _ = after(seeded(), whole, NOW)
+    state, _ = after(state, answer(2, token_type="DPoP"), NOW + 3600)
+
+    assert state.tokens is not None
+    assert (state.tokens.id_token, state.tokens.scope, state.tokens.token_type) == ("i.d.t", "a b", "DPoP")
+
+
+def test_the_pair_is_safe_before_anything_is_judged() -> None:
+    """A8 B28: the state to save first holds both tokens and the other fields as they came."""
+    granted = Granted(planted("access"), planted("new"), {"expires_in": object(), "scope": object()})
+    state = received(begin_refresh(seeded(), NOW), granted, ROTATING, NOW)
+
+    assert refresh_token(state) == planted("new")
+    assert state.unjudged == granted.raw
+    assert state.refresh_started_at is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [pytest.param({}, id="A27-absent"), pytest.param({"refresh_token": planted("one")}, id="A28-repeated")],
+)
+def test_a_missing_rotation_is_flagged_at_once(fields: dict[str, object]) -> None:
+    """A27 A28: with `rotation_required`, an answer without a new refresh token says so."""
+    state, _ = after(seeded(), answer(1, refresh_token=planted("one")), NOW)
+    state, oddities = after(state, answer(2, **fields), NOW + 3600)
+
+    assert oddities == (Oddity.ROTATION_MISSING,)
+    assert refresh_token(state) == planted("one")
+    assert [kept.refresh_token for kept in state.earlier] == [planted("seed")]
+
+
+@pytest.mark.parametrize("fields", [{}, {"refresh_token": planted("seed")}])
+def test_a_missing_rotation_of_a_seed_is_flagged_at_once(fields: dict[str, object]) -> None:
+    """A27: the very first answer counts too: a consumed seed looks healthy until the next refresh."""
+    _, oddities = after(seeded(), answer(1, **fields), NOW + 1)
+
+    assert oddities == (Oddity.ROTATION_MISSING,)
+
+
+def test_a_refresh_token_alone_never_empties_the_access_token() -> None:
+    """A31: an answer without an access token keeps the old one and its end, and takes the new refresh token."""
+    state, _ = after(seeded(), answer(1, refresh_token=planted("one")), NOW)
+    state, oddities = after(state, {"refresh_token": planted("two")}, NOW + 1800)
+
+    assert state.tokens is not None
+    assert state.tokens.access_token == planted("access-1")
+    assert state.tokens.expires_at == NOW + 3600
+    assert refresh_token(state) == planted("two")
+    assert Oddity.ACCESS_TOKEN_MISSING in oddities
