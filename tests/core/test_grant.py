@@ -65,7 +65,7 @@ def tokens(access_token: str = ACCESS, scope: str = "", obtained_at: float = NOW
     )
 
 
-def judged(policy: RotationPolicy = POLICY, asked_scope: str = "", **raw: object) -> Judged:
+def judged(policy: RotationPolicy = POLICY, asked_scope: str = "", **raw: Any) -> Judged:
     """Judge the fields of an answer."""
     return judge(tokens(), raw, policy, asked_scope)
 
@@ -224,7 +224,7 @@ def test_a_changed_scope_is_named_and_never_an_error(asked: str, given_scope: st
         pytest.param({"id_token": "n.e.w"}, "Bearer", "n.e.w", id="new-id-token"),
     ],
 )
-def test_type_and_id_token_are_merged(raw: dict[str, object], token_type: str, id_token: str) -> None:
+def test_type_and_id_token_are_merged(raw: dict[str, Any], token_type: str, id_token: str) -> None:
     """A6 A24: fields that are absent or odd leave what there was, and raise nothing."""
     verdict = judged(**{"expires_in": 60, **raw})
 
@@ -241,7 +241,7 @@ def test_type_and_id_token_are_merged(raw: dict[str, object], token_type: str, i
         pytest.param({"refresh_expires_in": "soon"}, NOW + 30 * DAY, id="nonsense"),
     ],
 )
-def test_the_end_of_the_refresh_token_is_an_instant(raw: dict[str, object], expires_at: float) -> None:
+def test_the_end_of_the_refresh_token_is_an_instant(raw: dict[str, Any], expires_at: float) -> None:
     """B31: a refresh token's lifetime, where a server names it, becomes an absolute instant."""
     assert judged(**raw).tokens.refresh_expires_at == expires_at
 
