@@ -1,5 +1,6 @@
 """Configuration: from TOML to one frozen `Config`, or to all errors at once. Knows `core` alone."""
 
+from rotator.config.example import EXAMPLE
 from rotator.config.load import load
 from rotator.config.settings import (
     CommandHook,
@@ -15,9 +16,11 @@ from rotator.config.settings import (
     SignalHook,
     WebhookHook,
 )
+from rotator.config.show import show
 from rotator.config.source import InputError, Source, SourceKind
 
 __all__ = [
+    "EXAMPLE",
     "CommandHook",
     "Config",
     "ConfigError",
@@ -34,4 +37,5 @@ __all__ = [
     "SourceKind",
     "WebhookHook",
     "load",
+    "show",
 ]

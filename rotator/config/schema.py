@@ -66,7 +66,8 @@ class DaemonTable(Table):
     drain_timeout: PositiveDuration | None = Field(
         None,
         description="How long a stop waits for a request in flight and its save. "
-        "Must be longer than each `total_timeout`; a supervisor's own limit (`TimeoutStopSec=`, `terminationGracePeriodSeconds`) must be longer still. "
+        "Must be longer than each `total_timeout`; a supervisor's own limit (`TimeoutStopSec=`, "
+        "`terminationGracePeriodSeconds`) must be longer still. "
         "Default: the longest `total_timeout` and 15 s.",
         examples=["105s"],
     )
@@ -203,7 +204,11 @@ class OutputTable(Table):
         "`{{` and `}}` stand for braces.",
         examples=['Authorization: N2G-LAN-USER token="{access_token}"'],
     )
-    mode: Mode = Field(0o640, description="Permissions, set on every write, as octal text.", examples=["0640"])
+    mode: Mode = Field(
+        0o640,
+        description="Permissions, set on every write, as octal text.",
+        json_schema_extra={"default": "0640"},
+    )
     owner: Text | None = Field(
         None, description="User name or id. Needs the right to change owners. Default: the daemon's."
     )

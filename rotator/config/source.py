@@ -187,19 +187,21 @@ def _judged(raw: bytes, *, document: bool) -> _Taken | InputError:
 def _content_of(path: Path, environ: Mapping[str, str]) -> bytes | InputError:
     try:
         # Not blocking: a FIFO without a writer would hang the credential for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         return InputError(f"cannot be read ({_why(error)}): {_open_cure(error)}")
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return InputError("is not a regular file: name a file")
-            if stat.S_IMODE(status.st_mode) & 0o077 and not _is_guarded_mount(path, environ):
-                return InputError(_mode_cure(path, status))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return InputError("is not a regular file: name a file")
+        if stat.S_IMODE(status.st_mode) & 0o077 and not _is_guarded_mount(path, environ):
+            return InputError(_mode_cure(path, status))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(LARGEST_BYTES + 1)
-        except OSError as error:
-            return InputError(f"cannot be read ({_why(error)}): check the disk or mount")
+    except OSError as error:
+        return InputError(f"cannot be read ({_why(error)}): check the disk or mount")
+    finally:
+        os.close(descriptor)
 
 
 def _why(error: Exception) -> str:

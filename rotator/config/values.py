@@ -22,6 +22,7 @@ SOURCE_FORMS: Final = (
 _NO_NAME_HERE: Final = "cannot use {name} here: it works in client_secret, seed, extra, output paths and hooks"
 _LIST_SCHEMA: Final = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _SOURCE_SCHEMA: Final[dict[str, Any]] = {
+    "$comment": "text",
     "anyOf": [
         {"type": "string"},
         *(
@@ -39,13 +40,14 @@ _SOURCE_SCHEMA: Final[dict[str, Any]] = {
             "required": ["command"],
             "additionalProperties": False,
         },
-    ]
+    ],
 }
 _DURATION_SCHEMA: Final[dict[str, Any]] = {
+    "$comment": "duration",
     "anyOf": [
         {"type": "number", "minimum": 0},
         {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$"},
-    ]
+    ],
 }
 
 
