@@ -7,13 +7,10 @@ what the lack of one means is decided here, by a table.
 """
 
 import base64
-import errno
-import os
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote_plus, urlencode
@@ -22,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 import tenacity
 
+from rotator.adapters.endpoint.failures import CURES, verdict
 from rotator.adapters.endpoint.lines import IDLE_SECONDS, Line, Lines
 from rotator.adapters.endpoint.settings import EndpointSettings
 from rotator.adapters.endpoint.trust import Contexts, Notify, TlsFiles
@@ -36,7 +34,7 @@ from rotator.core.model import (
 )
 from rotator.ports import Problem
 
-__all__ = ["FAILURES", "EndpointSettings", "HttpTokenEndpoint", "Network", "probe"]
+__all__ = ["EndpointSettings", "HttpTokenEndpoint", "Network", "probe"]
 
 BODY_LIMIT: Final = 1 << 20
 """Bytes of an answer that are read; token answers are a few thousand."""
@@ -45,45 +43,8 @@ ROUND_SECONDS: Final = 8.0
 """No repetition starts later than this: longer waits are the schedule's (case E18)."""
 SHORT_RETRY_AFTER: Final = 5.0
 
-FAILURES: Final[dict[type[httpx.RequestError], tuple[Reason, bool]]] = {
-    # class: (reason, the request may have been carried out if its body had begun to leave)
-    httpx.TransportError: (Reason.CONNECTION_LOST, True),
-    httpx.TimeoutException: (Reason.READ_TIMEOUT, True),
-    httpx.ConnectTimeout: (Reason.CONNECT, False),
-    httpx.ReadTimeout: (Reason.READ_TIMEOUT, True),
-    httpx.WriteTimeout: (Reason.CONNECTION_LOST, True),
-    httpx.PoolTimeout: (Reason.LOCAL_RESOURCES, False),
-    httpx.NetworkError: (Reason.CONNECTION_LOST, True),
-    httpx.ConnectError: (Reason.CONNECT, False),
-    httpx.ReadError: (Reason.CONNECTION_LOST, True),
-    httpx.WriteError: (Reason.CONNECTION_LOST, True),
-    httpx.CloseError: (Reason.CONNECTION_LOST, True),
-    httpx.ProxyError: (Reason.PROXY, False),
-    httpx.UnsupportedProtocol: (Reason.BAD_INPUT, False),
-    httpx.ProtocolError: (Reason.UNREADABLE_ANSWER, True),
-    httpx.LocalProtocolError: (Reason.BAD_INPUT, True),
-    httpx.RemoteProtocolError: (Reason.CONNECTION_LOST, True),
-    httpx.DecodingError: (Reason.UNREADABLE_ANSWER, True),
-}
-"""What each httpx failure means (case F1); a test fails if httpx gains one that is not here."""
-
-_OUR_LIMITS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL}
-)
 _REPEATED: Final = frozenset({Reason.DNS, Reason.CONNECT})
 _SPENT_FIELDS: Final = frozenset({"refresh_token", "username", "password"})
-_CURES: Final = {
-    Reason.DNS: "check the host in token_url and the resolver",
-    Reason.CONNECT: "check token_url, the firewall and that the server runs",
-    Reason.TLS: "check ca_file, the client certificate and the host in token_url",
-    Reason.PROXY: "check proxy and what it allows",
-    Reason.LOCAL_RESOURCES: "this machine is at its limit: raise LimitNOFILE, free memory",
-    Reason.BAD_INPUT: "check token_url and the client's settings",
-    Reason.READ_TIMEOUT: "it may have been carried out; if the server is slow, raise read_timeout",
-    Reason.CONNECTION_LOST: "it may have been carried out; look for what closes connections",
-    Reason.UNREADABLE_ANSWER: "it may have been carried out; check token_url",
-    Reason.INTERRUPTED: "it is tried again at the next start",
-}
 
 
 class Network:
@@ -92,9 +53,7 @@ class Network:
     def __init__(self) -> None:
         self.lines: Lines[httpx.HTTPTransport] = Lines()
         self.contexts = Contexts()
-        self.plain = ssl.SSLContext(
-            ssl.PROTOCOL_TLS_CLIENT
-        )  # for http://: trusts nobody, costs nothing
+        self.plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for http://: trusts nobody, costs nothing
 
     def abort_all(self) -> None:
         """Cut every request short: the drain has lasted long enough."""
@@ -150,7 +109,7 @@ class HttpTokenEndpoint:
             retry=tenacity.retry_if_result(_repeatable),
             stop=(
                 tenacity.stop_after_attempt(ATTEMPTS)
-                | tenacity.stop_before_delay(ROUND_SECONDS)
+                | tenacity.stop_before_delay(min(ROUND_SECONDS, settings.total_timeout))
                 | tenacity.stop_when_event_set(stopping)
             ),
             wait=_wait,
@@ -183,18 +142,17 @@ class HttpTokenEndpoint:
             if isinstance(found, Problem):
                 return Unavailable(found.reason, delivered=False, text=found.text)
             context = found
-        if not self._network.lines.turn(
-            (self._url, self._settings.client_id, request.fields), self._stopping
-        ):
+        if not self._network.lines.turn((self._url, self._settings.client_id, request.fields), self._stopping):
             return Unavailable(Reason.INTERRUPTED, delivered=False, text="rotator is stopping")
         headers, fields, hidden = self._authenticated(request, secret)
         answer = self._exchange(context, headers, urlencode(fields).encode(), deadline)
-        if isinstance(answer, Granted) or not answer.text:
+        if isinstance(answer, Granted):
             return answer
         spent = (value for key, value in request.fields if key in _SPENT_FIELDS)
-        return replace(
-            answer, text=scrub(answer.text, (*secrets, *hidden, *spent, *self._proxy_secrets))
-        )
+        text = scrub(answer.text, (*secrets, *hidden, *spent, *self._proxy_secrets))
+        if answer.status is not None and answer.reason is not Reason.REDIRECT:
+            text = f"{self.place} answered {answer.status}{text and ': '}{text}"
+        return replace(answer, text=text)
 
     def _authenticated(
         self, request: TokenRequest, secret: str
@@ -242,36 +200,25 @@ class HttpTokenEndpoint:
             finally:
                 response.close()
             usable = whole
-        except httpx.RequestError as error:
+        except (httpx.RequestError, OSError, ValueError) as error:  # the last: a host that is no host name
             return self._failed(error, line)
         finally:
             lines.give_back(key, line, usable=usable)
         if not whole and response.is_success:
-            cure = _CURES[Reason.UNREADABLE_ANSWER]
-            text = f"{self.place}: an answer of more than {BODY_LIMIT} bytes; {cure}"
-            return Unavailable(
-                Reason.UNREADABLE_ANSWER, delivered=True, status=response.status_code, text=text
-            )
+            text = f"more than {BODY_LIMIT} bytes; {CURES[Reason.UNREADABLE_ANSWER]}"
+            return Unavailable(Reason.UNREADABLE_ANSWER, delivered=True, status=response.status_code, text=text)
         return classify(response.status_code, response.headers, body, self._wall())
 
     def _transport(self, context: ssl.SSLContext) -> httpx.HTTPTransport:
-        one = httpx.Limits(
-            max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS
-        )
-        return httpx.HTTPTransport(
-            verify=context, trust_env=False, http2=False, limits=one, proxy=self._proxy
-        )
+        one = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
+        return httpx.HTTPTransport(verify=context, trust_env=False, http2=False, limits=one, proxy=self._proxy)
 
-    def _failed(self, error: httpx.RequestError, line: Line[httpx.HTTPTransport]) -> Unavailable:
+    def _failed(self, error: Exception, line: Line[httpx.HTTPTransport]) -> Unavailable:
         """Say what a failure without an HTTP answer means."""
-        reason, delivered, what = _verdict(error, sent=line.sent)
+        reason, delivered, what = verdict(error, sent=line.sent)
         if line.aborted:
             over = line.deadline <= time.monotonic()
-            what = (
-                f"no whole answer within {self._settings.total_timeout:g} s"
-                if over
-                else "rotator is stopping"
-            )
+            what = f"no whole answer within {self._settings.total_timeout:g} s" if over else "rotator is stopping"
             if delivered:
                 reason = Reason.READ_TIMEOUT if over else Reason.INTERRUPTED
         elif reason is Reason.READ_TIMEOUT:
@@ -281,53 +228,7 @@ class HttpTokenEndpoint:
             reason = Reason.PROXY if reason is Reason.CONNECT else reason
         else:
             place = self.place
-        return Unavailable(reason, delivered, text=f"{place}: {what}; {_CURES[reason]}")
-
-
-def _verdict(error: httpx.RequestError, *, sent: bool) -> tuple[Reason, bool, str]:
-    """Return reason, whether the request may have been carried out, and what happened."""
-    reason, delivered = FAILURES.get(type(error), FAILURES[httpx.TransportError])
-    delivered = delivered and sent
-    what = str(error) or type(error).__name__
-    if not delivered and reason in (
-        Reason.READ_TIMEOUT,
-        Reason.CONNECTION_LOST,
-        Reason.UNREADABLE_ANSWER,
-    ):
-        reason = Reason.CONNECT
-    if type(error) is httpx.ConnectTimeout:
-        what = "no connection in time"
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            alert = (cause.reason or "TLS failed").replace("_", " ").lower()
-            what = getattr(cause, "verify_message", None) or alert
-            if not sent or "certificate" in alert or "unknown ca" in alert:
-                # With TLS 1.3 a server's no to our certificate comes after our request, which it
-                # then never reads.
-                reason, delivered = Reason.TLS, False
-        elif isinstance(cause, socket.gaierror):
-            reason, what = Reason.DNS, f"the name cannot be resolved ({cause.strerror})"
-            if _out_of_descriptors():  # then the resolver fails too, and blames the name
-                reason, what = Reason.LOCAL_RESOURCES, os.strerror(errno.EMFILE)
-        elif isinstance(cause, OSError) and cause.errno in _OUR_LIMITS and not sent:
-            reason, what = Reason.LOCAL_RESOURCES, os.strerror(cause.errno)
-    return reason, delivered, what
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk from an httpx error down to that of the operating system."""
-    cause = error.__cause__ or error.__context__
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _out_of_descriptors() -> bool:
-    try:
-        socket.socket().close()
-    except OSError:
-        return True
-    return False
+        return Unavailable(reason, delivered, text=f"{place}: {what}; {CURES[reason]}")
 
 
 def _body(response: httpx.Response) -> tuple[bytes, bool]:
@@ -378,9 +279,7 @@ def _url(text: str, key: str) -> httpx.URL:
     return url
 
 
-def _proxy(
-    settings: EndpointSettings, url: httpx.URL
-) -> tuple[httpx.Proxy | None, tuple[str, ...]]:
+def _proxy(settings: EndpointSettings, url: httpx.URL) -> tuple[httpx.Proxy | None, tuple[str, ...]]:
     """Return the proxy and its secrets; the environment counts only on request (case F13)."""
     text, key = settings.proxy, "proxy"
     if text is None and settings.use_environment_proxies and not proxy_bypass(url.host):
@@ -397,9 +296,7 @@ def probe(settings: EndpointSettings) -> tuple[Problem | None, str]:
     The request holds neither a token nor a client, so it spends nothing; a 4xx is the good answer.
     Returns the problem, if any, and one line that says how far it went.
     """
-    bare = replace(
-        settings, client_id="", client_secret=None, authentication=ClientAuthentication.NONE
-    )
+    bare = replace(settings, client_id="", client_secret=None, authentication=ClientAuthentication.NONE)
     network = Network()
     try:
         endpoint = HttpTokenEndpoint(bare, time.time, threading.Event(), network=network)

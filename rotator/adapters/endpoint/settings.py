@@ -1,7 +1,7 @@
 """What is configured about a token endpoint."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotator.core.model import ClientAuthentication
@@ -20,7 +20,7 @@ class EndpointSettings:
     ca_file: Path | None = None
     client_certificate: Path | None = None
     client_key: Path | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     """URL; may hold a user name and a password, so it is never shown."""
     use_environment_proxies: bool = False
     connect_timeout: float = 10.0

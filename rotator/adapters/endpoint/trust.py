@@ -4,6 +4,7 @@ A context is expensive (hundreds of certificates), so there is one for each set 
 for each request (cases F7 to F11).
 """
 
+import errno
 import ssl
 import threading
 from collections.abc import Callable
@@ -27,7 +28,7 @@ class TlsFiles:
     """None: the key is in the certificate's file."""
 
 
-_Stamp = tuple[tuple[int, int] | None, ...]
+_Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class Contexts:
@@ -59,7 +60,7 @@ class Contexts:
             if isinstance(made, ssl.SSLContext):
                 self._known[files] = (stamp, made)
                 self._refused.pop(files, None)
-            elif known is not None:
+            elif known is not None and made.reason is Reason.BAD_INPUT:
                 self._refused[files] = stamp
         if isinstance(made, Problem):
             if known is None:
@@ -72,25 +73,20 @@ class Contexts:
 
     def _stamp(self, files: TlsFiles) -> _Stamp:
         trust = self._system if files.ca_file is None else (files.ca_file,)
-        return tuple(
-            _file_stamp(path)
-            for path in (*trust, files.client_certificate, files.client_key)
-            if path
-        )
+        return tuple(_file_stamp(path) for path in (*trust, files.client_certificate, files.client_key) if path)
 
 
-def _file_stamp(path: str | Path) -> tuple[int, int] | None:
+def _file_stamp(path: str | Path) -> tuple[int, int, int] | None:
     try:
         found = Path(path).stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino  # a Kubernetes mount swaps the file behind a link
+    # Contents change the first, permissions the second, a Kubernetes mount's swap the third.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _names(files: TlsFiles) -> str:
-    named = [
-        str(path) for path in (files.ca_file, files.client_certificate, files.client_key) if path
-    ]
+    named = [str(path) for path in (files.ca_file, files.client_certificate, files.client_key) if path]
     return ", ".join(named) or "the system's trust store"
 
 
@@ -106,6 +102,8 @@ def _context(files: TlsFiles) -> ssl.SSLContext | Problem:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         what = error.reason if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
         plain = str(what or error).replace("_", " ").lower()
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return Problem(Reason.LOCAL_RESOURCES, f"{subject} cannot be opened ({plain}): raise LimitNOFILE")
         return Problem(
             Reason.BAD_INPUT,
             f"{subject} cannot be used ({plain}): give readable, unencrypted PEM files",

@@ -1,0 +1,93 @@
+"""What it means when no HTTP answer came: the reason, and whether the request may have been carried out."""
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Final
+
+import httpx
+
+from rotator.core.model import Reason
+
+FAILURES: Final[dict[type[Exception], tuple[Reason, bool]]] = {
+    # class: (reason, the request may have been carried out if its body had begun to leave)
+    httpx.TransportError: (Reason.CONNECTION_LOST, True),
+    httpx.TimeoutException: (Reason.READ_TIMEOUT, True),
+    httpx.ConnectTimeout: (Reason.CONNECT, False),
+    httpx.ReadTimeout: (Reason.READ_TIMEOUT, True),
+    httpx.WriteTimeout: (Reason.CONNECTION_LOST, True),
+    httpx.PoolTimeout: (Reason.LOCAL_RESOURCES, False),
+    httpx.NetworkError: (Reason.CONNECTION_LOST, True),
+    httpx.ConnectError: (Reason.CONNECT, False),
+    httpx.ReadError: (Reason.CONNECTION_LOST, True),
+    httpx.WriteError: (Reason.CONNECTION_LOST, True),
+    httpx.CloseError: (Reason.CONNECTION_LOST, True),
+    httpx.ProxyError: (Reason.PROXY, False),
+    httpx.UnsupportedProtocol: (Reason.BAD_INPUT, False),
+    httpx.ProtocolError: (Reason.UNREADABLE_ANSWER, True),
+    httpx.LocalProtocolError: (Reason.BAD_INPUT, True),
+    httpx.RemoteProtocolError: (Reason.UNREADABLE_ANSWER, True),
+    httpx.DecodingError: (Reason.UNREADABLE_ANSWER, True),
+}
+"""What each httpx failure means (case F1); a test fails if httpx gains one that is not here."""
+
+_OUR_LIMITS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+
+CURES: Final = {
+    Reason.DNS: "check the host in token_url and the resolver",
+    Reason.CONNECT: "check token_url, the firewall and that the server runs",
+    Reason.TLS: "check ca_file, the client certificate and the host in token_url",
+    Reason.PROXY: "check proxy and what it allows",
+    Reason.LOCAL_RESOURCES: "this machine is at its limit: raise LimitNOFILE, free memory",
+    Reason.BAD_INPUT: "check token_url and the client's settings",
+    Reason.READ_TIMEOUT: "it may have been carried out; if the server is slow, raise read_timeout",
+    Reason.CONNECTION_LOST: "it may have been carried out; look for what closes connections",
+    Reason.UNREADABLE_ANSWER: "it may have been carried out; check token_url",
+    Reason.INTERRUPTED: "it is tried again at the next start",
+}
+
+
+def verdict(error: Exception, *, sent: bool) -> tuple[Reason, bool, str]:
+    """Return reason, whether the request may have been carried out, and what happened."""
+    reason, delivered = FAILURES.get(type(error), FAILURES[httpx.TransportError])
+    delivered = delivered and sent
+    what = str(error) or type(error).__name__
+    if type(error) is httpx.RemoteProtocolError and ("disconnected" in what or "closed" in what):
+        reason = Reason.CONNECTION_LOST
+    if not delivered and reason in (Reason.READ_TIMEOUT, Reason.CONNECTION_LOST, Reason.UNREADABLE_ANSWER):
+        reason = Reason.CONNECT
+    if type(error) is httpx.ConnectTimeout:
+        what = "no connection in time"
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            alert = (cause.reason or "TLS failed").replace("_", " ").lower()
+            what = getattr(cause, "verify_message", None) or alert
+            if not sent or "certificate" in alert or "unknown ca" in alert:
+                # With TLS 1.3 a server's no to our certificate comes after our request, which it
+                # then never reads.
+                reason, delivered = Reason.TLS, False
+        elif isinstance(cause, socket.gaierror):
+            reason, what = Reason.DNS, f"the name cannot be resolved ({cause.strerror})"
+            if _out_of_descriptors():  # then the resolver fails too, and blames the name
+                reason, what = Reason.LOCAL_RESOURCES, os.strerror(errno.EMFILE)
+        elif isinstance(cause, OSError) and cause.errno in _OUR_LIMITS and not sent:
+            reason, what = Reason.LOCAL_RESOURCES, os.strerror(cause.errno)
+    return reason, delivered, what
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk from an httpx error down to that of the operating system."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _out_of_descriptors() -> bool:
+    try:
+        socket.socket().close()
+    except OSError:
+        return True
+    return False
