@@ -1,0 +1,123 @@
+"""Puts the daemon together and runs it with its servers: pages for machines, and the control socket."""
+
+import asyncio
+import contextlib
+import grp
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from rotator import VERSION
+from rotator.adapters.control import make_control_app, open_control_socket
+from rotator.adapters.file_store import FileStore
+from rotator.adapters.metrics import Metrics
+from rotator.adapters.web import make_app
+from rotator.assembly import Assembly, InputsUnusable
+from rotator.cli.exits import ExitCode, Stop, code_of
+from rotator.config import Config, load
+from rotator.daemon import Daemon
+from rotator.ports import Event, Notice, Observer, Problem
+
+
+class Observers:
+    """Passes each event to all who listen; one may join later. Implements `ports.Observer`."""
+
+    def __init__(self) -> None:
+        self._all: tuple[Observer, ...] = ()
+
+    def add(self, observer: Observer) -> None:
+        """Let one more hear of everything."""
+        self._all = (*self._all, observer)
+
+    def notify(self, event: Event) -> None:
+        """Pass it on."""
+        for observer in self._all:
+            observer.notify(event)
+
+
+@contextlib.contextmanager
+def composed(path: Path, config: Config) -> Iterator[tuple[Daemon, Assembly, Metrics]]:
+    """Open the store and put the daemon together; the daemon closes what it was given."""
+    observers = Observers()
+    store = FileStore.open(config.daemon.state_directory, config.daemon.spill_directory)
+    if isinstance(store, Problem):
+        raise Stop(code_of(store.reason), store.text)
+    with contextlib.closing(store):
+        assembly = Assembly(store, observers)
+        try:
+            daemon = Daemon(config, assembly, lambda: load(path, None, os.environ))
+        except InputsUnusable as error:
+            raise Stop(ExitCode.CONFIG, str(error)) from None
+        metrics = Metrics(daemon, config.metrics.fleet_threshold, assembly.clock)
+        observers.add(metrics)
+        observers.add(daemon)
+        for text in (*map(str, config.warnings), *store.warnings):
+            observers.notify(Notice("start_warning", text, level="warning"))
+        yield daemon, assembly, metrics
+
+
+async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Metrics) -> int:
+    """Run the daemon and its servers until it is told to stop; return its exit code."""
+    async with contextlib.AsyncExitStack() as stack:
+        await _serve_pages(config, make_app(daemon, metrics), stack, observer)
+        await _serve_control(config, make_control_app(daemon, VERSION), stack, observer)
+        return await daemon.run()
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the daemon."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(app: ASGIApp, listener: socket.socket, stack: contextlib.AsyncExitStack) -> None:
+    settings = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = _Server(settings)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+
+    async def close() -> None:
+        server.should_exit = True
+        await task
+
+    stack.push_async_callback(close)
+
+
+async def _serve_pages(config: Config, app: ASGIApp, stack: contextlib.AsyncExitStack, observer: Observer) -> None:
+    at = config.metrics
+    if not at.enabled:
+        return
+    try:
+        place = socket.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(place[4][:2], family=place[0], backlog=128)
+    except OSError as error:
+        text = f"metrics.listen: {at.host}:{at.port}: {error.strerror}; choose another address or port"
+        if not at.optional:
+            raise Stop(ExitCode.CANTCREAT, text) from None
+        observer.notify(Notice("metrics_unavailable", f"{text}; the daemon runs without", level="error"))
+        return
+    await _serve(app, listener, stack)
+
+
+async def _serve_control(config: Config, app: ASGIApp, stack: contextlib.AsyncExitStack, observer: Observer) -> None:
+    """Serve the control socket. That it cannot be is no reason to let tokens lapse."""
+    path, group = config.daemon.control_socket, config.daemon.control_socket_group
+    gid: int | str | None = None if group is None else _gid(group)
+    listener = gid if isinstance(gid, str) else open_control_socket(path, gid)
+    if isinstance(listener, str):
+        observer.notify(Notice("control_unavailable", f"{listener}; the daemon runs without", level="error"))
+        return
+    stack.callback(path.unlink, missing_ok=True)
+    await _serve(app, listener, stack)
+
+
+def _gid(group: str) -> int | str:
+    try:
+        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        return f"daemon.control_socket_group: there is no group {group}; make it: groupadd {group}"

@@ -1,0 +1,110 @@
+"""The `rotator` command itself: its global options, and the last net under everything."""
+
+import os
+import sys
+from typing import Final
+
+import click
+
+from rotator import VERSION
+from rotator.cli.check import check
+from rotator.cli.common import Settings, config_option, say
+from rotator.cli.configure import config
+from rotator.cli.exits import MEANINGS, ExitCode, Stop
+from rotator.cli.login import login
+from rotator.cli.rotate import rotate
+from rotator.cli.running import reload, run
+from rotator.cli.status import status
+from rotator.cli.token import token
+from rotator.cli.tools import completion, demo, version
+
+_INTERRUPTED: Final = 130
+_EPILOG: Final = "\n".join(
+    ["\b", "Exit codes (sysexits.h):", *(f"  {code:>2}  {text}" for code, text in MEANINGS.items())]
+)
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's way
+    if wanted:
+        click.echo(f"rotator {VERSION}")
+        ctx.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@config_option
+def cli() -> None:
+    """Keep OAuth 2.0 access tokens fresh, and never lose a refresh token.
+
+    The way in: rotator check, to see whether the configuration is good; rotator login NAME, to get
+    the first tokens; rotator run, to keep them fresh; rotator status, to see how things stand.
+
+    login, status, token, rotate and reload talk to the running daemon through its control socket.
+    Without a daemon, all but reload work on the state directory themselves.
+    """
+
+
+for _command in (
+    run, login, status, token, rotate, reload, check, config, demo, version, completion
+):  # fmt: skip
+    cli.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return its exit code. No failure of any kind shows a traceback.
+
+    `ROTATOR_DEBUG=1` shows it all the same.
+    """
+    try:
+        code = cli.main(arguments, prog_name="rotator", obj=Settings(), standalone_mode=False)
+        sys.stdout.flush()
+    except Stop as stop:
+        for line in stop.lines:
+            say(line)
+        return stop.code
+    except click.UsageError as error:
+        say(f"{_sentence(error.format_message())}; see: {_help_of(error)}")
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        say(error.format_message())
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader has had enough; without this the interpreter complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.IOERR
+    except Exception as error:
+        if os.environ.get("ROTATOR_DEBUG") == "1":
+            raise
+        say(_fault(error))
+        return ExitCode.IOERR if isinstance(error, OSError) else ExitCode.SOFTWARE
+    return int(code or 0)
+
+
+def _fault(error: Exception) -> str:
+    """Say what is known of an unforeseen failure. Its message is not shown: it may hold a secret."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f" {error.filename}" if error.filename else ""
+        return f"failed on{place or ' a file or stream'}: {error.strerror}; check it and try again"
+    return (
+        f"a bug: {type(error).__name__}; run it again with ROTATOR_DEBUG=1 and report "
+        "what it shows, without any token, where rotator comes from"
+    )
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split()).removesuffix(".")
+    return text[:1].lower() + text[1:]
+
+
+def _help_of(error: click.UsageError) -> str:
+    return f"{error.ctx.command_path if error.ctx else 'rotator'} --help"

@@ -1,0 +1,160 @@
+"""What the commands do without a daemon: the same, on the state directory, under its lock."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from rotator.adapters.control_client import ControlProblem
+from rotator.adapters.file_store import FileStore
+from rotator.assembly import Assembly, InputsUnusable
+from rotator.cli.common import say
+from rotator.cli.exits import ExitCode, Stop, code_of
+from rotator.config import Config, CredentialConfig
+from rotator.core.model import Halt, Reason
+from rotator.core.schedule import SinkRef, spread_of
+from rotator.core.standing import Standing, view
+from rotator.core.state import CredentialState
+from rotator.credential import Credential
+from rotator.ports import Event, Notice, Problem, PublishFinished, SaveFinished
+
+_NO_FINGERPRINTS: Final = ("-", "-")
+_NOTICED: Final = ("warning", "error", "critical")
+
+
+class _ToStandardError:
+    """Tells a person at a terminal what went wrong. Implements `ports.Observer`."""
+
+    def notify(self, event: Event) -> None:
+        """Show failures and warnings, nothing else."""
+        if isinstance(event, Notice) and event.level in _NOTICED:
+            say(f"{event.credential}: {event.text}" if event.credential else event.text)
+        elif isinstance(event, SaveFinished | PublishFinished) and event.problem:
+            say(f"{event.credential}: {event.problem.text}")
+
+
+@contextlib.contextmanager
+def _store(config: Config) -> Iterator[FileStore]:
+    store = FileStore.open(config.daemon.state_directory, config.daemon.spill_directory)
+    if isinstance(store, Problem):
+        if store.reason is Reason.BUSY_TARGET:
+            where = config.daemon.control_socket
+            text = f"a daemon runs, but does not listen at {where}: {store.text}"
+            raise Stop(ExitCode.UNAVAILABLE, text)
+        raise Stop(code_of(store.reason), store.text)
+    with contextlib.closing(store):
+        yield store
+
+
+def named(config: Config, name: str | None) -> Mapping[str, CredentialConfig]:
+    """Return the credential called `name`, or all for None; stop if there is none."""
+    if name is None:
+        return config.credentials
+    if name not in config.credentials:
+        from rotator.adapters.control import unknown_credential
+
+        raise Stop(ExitCode.USAGE, unknown_credential(name, list(config.credentials)))
+    return {name: config.credentials[name]}
+
+
+def views(config: Config, name: str | None) -> list[dict[str, Any]]:
+    """Show the saved states. Needs no client secret (case I8)."""
+    chosen = named(config, name)
+    with _store(config) as store:
+        return [_view(store, one, chosen[one]) for one in sorted(chosen)]
+
+
+def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, Any]:
+    loaded = store.load(name)
+    state = (None if isinstance(loaded, Problem) else loaded.state) or CredentialState()
+    outputs = [output.path for output in config.outputs]
+    hooks = [sink for sink in state.deliveries if sink not in outputs]
+    refs = (*map(SinkRef, outputs), *(SinkRef(hook, is_hook=True) for hook in hooks))
+    spread = spread_of(name, state.generation)
+    shown = asdict(
+        view(
+            name, state, config.policy, config.grant, refs, spread,
+            unsaved=False, fingerprints=_NO_FINGERPRINTS,
+        )
+    )  # fmt: skip
+    if isinstance(loaded, Problem):
+        shown |= {"standing": Standing.STATE_UNREADABLE, "reason": loaded.reason, "text": loaded.text}
+    return shown
+
+
+def token(config: Config, name: str) -> dict[str, Any]:
+    """Return the saved access token and what belongs to it."""
+    named(config, name)
+    with _store(config) as store:
+        loaded = store.load(name)
+    if isinstance(loaded, Problem):
+        raise Stop(code_of(loaded.reason), loaded.text)
+    tokens = loaded.state.tokens if loaded.state else None
+    if tokens is None or not tokens.access_token:
+        text = f"{name} has no access token yet; get one: rotator login {name}, then rotator run"
+        raise Stop(ExitCode.NOPERM, text)
+    return {
+        "access_token": tokens.access_token,
+        "id_token": tokens.id_token,
+        "token_type": tokens.token_type,
+        "scope": tokens.scope,
+        "generation": tokens.generation,
+        "obtained_at": tokens.obtained_at,
+        "expires_at": tokens.expires_at,
+    }
+
+
+@contextlib.contextmanager
+def _assembled(config: Config) -> Iterator[Assembly]:
+    with _store(config) as store:
+        assembly = Assembly(store, _ToStandardError(), os.environ)
+        with contextlib.closing(assembly):
+            yield assembly
+
+
+def _credential(assembly: Assembly, name: str, config: CredentialConfig) -> Credential:
+    try:
+        return Credential(name, assembly.plan(name, config))
+    except InputsUnusable as error:
+        raise Stop(ExitCode.CONFIG, f"{name}: {error}") from None
+
+
+def login(config: Config, name: str, body: Mapping[str, str]) -> dict[str, Any]:
+    """Log in, save, and bring outputs up to date; a bare refresh token is tried out at once."""
+    chosen = named(config, name)
+    with _assembled(config) as assembly:
+        credential = _credential(assembly, name, chosen[name])
+        if "pair" in body:
+            problem = assembly.adopt_pair(credential, body["pair"])
+        else:
+            problem = assembly.login(credential, body["username"], body["password"])
+        if problem is not None:
+            raise Stop(code_of(problem.reason), problem.text)
+        assembly.rotator.step(credential)
+        return asdict(credential.view(assembly.fingerprint))
+
+
+def rotations(
+    config: Config, name: str | None, timeout: float
+) -> Iterator[tuple[str, dict[str, Any] | ControlProblem]]:
+    """Rotate one credential or all, one after the other; `timeout` seconds are for each."""
+    chosen = named(config, name)
+    with _assembled(config) as assembly:
+        for one in sorted(chosen):
+            credential = _credential(assembly, one, chosen[one])
+            yield one, _rotation(assembly, credential, time.monotonic() + timeout)
+
+
+def _rotation(assembly: Assembly, credential: Credential, deadline: float) -> dict[str, Any] | ControlProblem:
+    waiter = assembly.rotator.ask(credential)
+    while True:
+        outcome = assembly.rotator.step(credential)
+        if waiter.done():
+            return asdict(waiter.result())
+        wait = 0.0 if isinstance(outcome, Halt) else outcome.until - assembly.clock.now()
+        if isinstance(outcome, Halt) or time.monotonic() + wait > deadline:
+            reason = outcome.reason if isinstance(outcome, Halt) else outcome.why
+            return ControlProblem(reason, f"not rotated: {reason}; see what is said above")
+        time.sleep(max(0.05, wait))

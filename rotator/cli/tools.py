@@ -1,0 +1,47 @@
+"""`rotator demo`, `sandbox`, `version` and `completion`."""
+
+import click
+
+from rotator import VERSION
+from rotator.cli.common import examples
+from rotator.cli.exits import ExitCode, Stop
+
+
+@click.command(
+    short_help="Watch rotator at work; needs nothing.", epilog=examples("rotator demo", "rotator demo --for 60")
+)
+@click.option("--for", "seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="End by itself after so long.")
+def demo(seconds: float | None) -> int:
+    """Watch rotator at work against an embedded authorization server. Needs nothing.
+
+    Tokens live some 20 s; beside the daemon a consumer reads the token file and calls a protected
+    resource. With --for, exit code 0 means that no call was refused.
+    """
+    from rotator.demo import run
+
+    return run(seconds)
+
+
+@click.command(epilog=examples("rotator version"))
+def version() -> None:
+    """Print the version."""
+    click.echo(f"rotator {VERSION}")
+
+
+@click.command(
+    epilog=examples(
+        "rotator completion bash > /etc/bash_completion.d/rotator",
+        "rotator completion zsh > ~/.zfunc/_rotator",
+        "rotator completion fish > ~/.config/fish/completions/rotator.fish",
+    )
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script for a shell."""
+    from click.shell_completion import get_completion_class
+
+    script = get_completion_class(shell)
+    if script is None:
+        raise Stop(ExitCode.SOFTWARE, f"this click knows no completion for {shell}; update it")
+    click.echo(script(ctx.find_root().command, {}, "rotator", "_ROTATOR_COMPLETE").source())
