@@ -19,7 +19,7 @@ _UNSUPPORTED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write(  # noqa: PLR0913 - the parts of one job
+def write(
     path: str | Path,
     payload: bytes,
     *,
@@ -79,9 +79,7 @@ def write(  # noqa: PLR0913 - the parts of one job
     return tolerated
 
 
-def _dress(
-    fd: int, mode: int, uid: int | None, gid: int | None, *, lenient: bool
-) -> OSError | None:
+def _dress(fd: int, mode: int, uid: int | None, gid: int | None, *, lenient: bool) -> OSError | None:
     """Set owner, then mode: a change of owner may clear bits of the mode."""
     try:
         if uid is not None or gid is not None:

@@ -133,6 +133,8 @@ class FileSink:
                 return Problem(Reason.BUSY_TARGET, text)
             # Beside the target, so that the link stays a link (case G16).
             target = os.path.realpath(target)
+            if Path(target).is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
         directory, name = os.path.split(target)
         directory_fd = os.open(directory or ".", _OPEN_DIRECTORY)
         try:

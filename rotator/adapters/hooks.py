@@ -218,15 +218,18 @@ class WebhookHook(_Hook):
         with contextlib.closing(connection):
             connection.connect()
             remaining = max(0.0, self._timeout - (time.monotonic() - started_at))
+            status = 0
             with _cut_after(remaining, connection.sock) as cut:
                 try:
                     headers = {"Content-Type": "application/json", "Connection": "close"}
                     connection.request("POST", target, json.dumps(body), headers)
-                    return connection.getresponse().status
-                except (OSError, http.client.HTTPException) as error:
-                    if cut.is_set():
-                        raise TimeoutError from error
-                    raise
+                    status = connection.getresponse().status
+                except (OSError, http.client.HTTPException):
+                    if not cut.is_set():
+                        raise
+            if cut.is_set():
+                raise TimeoutError
+            return status
 
 
 @contextlib.contextmanager

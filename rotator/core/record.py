@@ -98,7 +98,7 @@ def _shallow(value: object, depth: int) -> object:
     send 1e999, which is infinite. Neither may keep its pair from being saved (case A8).
     """
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return {}  # neither number nor text nor array: as odd as it was
     if isinstance(value, Mapping):
         items = value.items() if depth else ()
         return {key: _shallow(inner, depth - 1) for key, inner in items}

@@ -1,0 +1,56 @@
+"""What every `Sink` promises, run on each implementation and on the fake."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from rotator.adapters.file_sink import FileSink
+from rotator.adapters.hooks import CommandHook, SignalHook
+from rotator.ports import Problem, Sink
+from tests.children import sleeper
+from tests.fakes import FixedClock, MemorySink
+from tests.samples import token_set
+
+
+@pytest.fixture(params=["file", "command", "signal", "memory"])
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Sink]:
+    """Return a sink that works."""
+    if request.param == "file":
+        yield FileSink("out", tmp_path / "token", clock=FixedClock())
+    elif request.param == "command":
+        yield CommandHook("out", "a", ("true",), 30, FixedClock())
+    elif request.param == "signal":
+        with sleeper() as process:
+            (tmp_path / "pid").write_text(f"{process.pid}\n")
+            yield SignalHook("out", tmp_path / "pid", "CONT")
+    else:
+        yield MemorySink("out")
+
+
+def test_a_sink_has_its_name(sink: Sink) -> None:
+    """A sink keeps the name it was given."""
+    assert sink.name == "out"
+
+
+def test_a_sink_takes_generation_after_generation(sink: Sink) -> None:
+    """G1: a sink can be brought up to date again and again, and stays intact."""
+    assert sink.intact()
+    for generation in (1, 2, 2, 3):
+        assert sink.publish(token_set(generation)) is None
+        assert sink.intact()
+
+
+def test_a_sink_shows_no_secret(sink: Sink) -> None:
+    """Invariant 11: neither its repr nor its environment shows a token."""
+    assert sink.publish(token_set(1)) is None
+    assert "PLANTED" not in repr(sink)
+    assert "PLANTED" not in str(os.environ)
+
+
+def test_the_fake_fails_as_told() -> None:
+    """The fake sink fails call by call as scripted."""
+    sink = MemorySink()
+    assert isinstance(sink.publish(token_set(1, access_token="")), Problem)
+    assert sink.published == []
