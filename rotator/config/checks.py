@@ -10,7 +10,7 @@ from typing import Final
 from rotator.config.durations import format_duration
 from rotator.config.files import Place
 from rotator.config.schema import CredentialTable, HookTable, OutputTable
-from rotator.config.settings import Config, OutputConfig
+from rotator.config.settings import Config
 from rotator.config.source import NAME_MARK, Source, SourceKind
 from rotator.config.values import split_url
 
@@ -45,8 +45,7 @@ def check_credential(table: CredentialTable, environ: Mapping[str, str]) -> Iter
 
 def _client(table: CredentialTable) -> Iterator[Finding]:
     if table.client_authentication == "none" and table.client_secret is not None:
-        text = 'is not used with client_authentication = "none": remove one of the two'
-        yield Finding(("client_secret",), text)
+        yield Finding(("client_authentication",), 'is "none", but there is a client_secret: remove one of the two')
     if table.client_authentication != "none" and table.client_secret is None:
         text = 'is missing: add client_secret = { file = "…" }, or client_authentication = "none" for a public client'
         yield Finding(("client_secret",), text)
@@ -206,21 +205,24 @@ def check_whole(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]
 
 
 def _output_paths(config: Config) -> Iterator[Finding]:
-    """Find outputs that overwrite each other or the state. One finding for each table, however many share it."""
+    """Find outputs that overwrite each other or the state: one finding for each table, however many share it."""
     owners: dict[str, str] = {}
     reported: set[int] = set()
-    private = {
-        "state_directory": config.daemon.state_directory,
-        "spill_directory": config.daemon.spill_directory,
-    }
+    daemon = config.daemon
+    private = {"state_directory": daemon.state_directory, "spill_directory": daemon.spill_directory}
     for name, credential in config.credentials.items():
+        mine: set[str] = set()
         for index, output in enumerate(credential.outputs):
             path = os.path.normpath(output.path_for(name))
             other = owners.setdefault(path, name)
-            problem = _overlap(path, private)
-            if problem is None and (other != name or _twice(credential.outputs, index, name)):
-                cure = "" if NAME_MARK in output.path else ": put {name} into it"
-                problem = f"is also written by credentials.{other}{cure or ': choose another path'}"
+            problem = None
+            if path in mine:
+                problem = f"is the same file as another output of {name}: choose another path"
+            elif other != name:
+                cure = "choose another path" if NAME_MARK in output.path else "put {name} into it"
+                problem = f"is the same file for {other} and {name}: {cure}"
+            mine.add(path)
+            problem = problem or _overlap(path, private)
             if problem is not None and id(output) not in reported:
                 reported.add(id(output))
                 yield Finding(("credentials", name, "outputs", index, "path"), problem)
@@ -231,8 +233,3 @@ def _overlap(path: str, private: Mapping[str, Path | None]) -> str | None:
         if directory is not None and Path(path).is_relative_to(os.path.normpath(directory)):
             return f"lies in {key} ({directory}), which is private: choose a directory for readers"
     return None
-
-
-def _twice(outputs: tuple[OutputConfig, ...], index: int, name: str) -> bool:
-    path = os.path.normpath(outputs[index].path_for(name))
-    return any(os.path.normpath(output.path_for(name)) == path for output in outputs[:index])

@@ -62,7 +62,6 @@ class _Shared:
     """What all credentials with equal tables have in common."""
 
     first: str
-    raw: Mapping[str, Any]
     settings: CredentialConfig
     findings: list[Finding]
     count: int = 0
@@ -115,7 +114,12 @@ class _Loading:
             files=tuple(file.path for file in self._files),
             warnings=(),
         )
-        self._findings += check_whole(config, self._environ)
+        for finding in check_whole(config, self._environ):
+            if finding.place[0] == "credentials":
+                place = self._written_at(str(finding.place[1]), finding.place[2:])
+                self._findings.append(replace(finding, place=place))
+            else:
+                self._findings.append(finding)
         return config
 
     def _section(self, name: str, model: type[M]) -> M:
@@ -157,19 +161,21 @@ class _Loading:
         table, findings = self._validated(CredentialTable, merged, ())
         told = {finding.place[0] for finding in findings}
         findings += (finding for finding in check_credential(table, self._environ) if finding.place[0] not in told)
-        return _Shared(name, raw, pool.one(build.credential_config(table, pool)), findings)
+        return _Shared(name, pool.one(build.credential_config(table, pool)), findings)
 
     def _placed(self, shared: _Shared) -> Iterator[Finding]:
         """Put findings where the key was written: in `[defaults]` or in the first such credential."""
         more = f" (and {shared.count - 1} more credentials like it)" if shared.count > 1 else ""
         for finding in shared.findings:
-            at = len(finding.place)
-            defaults = self._sections["defaults"]
-            if depth(shared.raw, finding.place) < at == depth(defaults, finding.place):
-                yield replace(finding, place=("defaults", *finding.place))
-            else:
-                place = ("credentials", shared.first, *finding.place)
-                yield replace(finding, place=place, text=finding.text + more)
+            place = self._written_at(shared.first, finding.place)
+            text = finding.text if place[0] == "defaults" else finding.text + more
+            yield replace(finding, place=place, text=text)
+
+    def _written_at(self, name: str, place: Place) -> Place:
+        """Return the whole place of what is at `place` of a credential: inherited or its own."""
+        own = depth(self._sections["credentials"][name], place)
+        inherited = own < len(place) == depth(self._sections["defaults"], place)
+        return ("defaults", *place) if inherited else ("credentials", name, *place)
 
     def reports(self, *, fatal: bool) -> tuple[ConfigError, ...]:
         """Return what was found, in the files' order."""
