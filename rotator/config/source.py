@@ -238,7 +238,9 @@ def _is_guarded_mount(path: Path, environ: Mapping[str, str]) -> bool:
     )
 
 
-def _output_of(command: tuple[str, ...], environ: Mapping[str, str]) -> bytes | InputError:
+def _output_of(
+    command: tuple[str, ...], environ: Mapping[str, str], limit_seconds: float = COMMAND_SECONDS
+) -> bytes | InputError:
     """Run a command without a shell and return its output; its error output is nobody's business."""
     try:
         process = subprocess.Popen(  # noqa: S603 -- the administrator's own command, no shell
@@ -252,7 +254,9 @@ def _output_of(command: tuple[str, ...], environ: Mapping[str, str]) -> bytes | 
     except (OSError, ValueError) as error:
         return InputError(f"cannot be started ({_why(error)}): correct the path or its mode")
     with process:
-        output = _drain(process, time.monotonic() + COMMAND_SECONDS)
+        output = _drain(process, time.monotonic() + limit_seconds)
+        if output is None:
+            output = InputError(f"did not end within {limit_seconds:.0f} s: make it faster")
         if isinstance(output, InputError):
             # The whole group: a shell script's children would outlive it.
             with contextlib.suppress(ProcessLookupError):
@@ -263,7 +267,8 @@ def _output_of(command: tuple[str, ...], environ: Mapping[str, str]) -> bytes | 
     return output
 
 
-def _drain(process: subprocess.Popen[bytes], deadline: float) -> bytes | InputError:
+def _drain(process: subprocess.Popen[bytes], deadline: float) -> bytes | InputError | None:
+    """Collect the output until the process has ended; None: the deadline (monotonic) came first."""
     assert process.stdout is not None  # noqa: S101 -- Popen was asked for a pipe
     output = b""
     with selectors.DefaultSelector() as selector:
@@ -280,4 +285,4 @@ def _drain(process: subprocess.Popen[bytes], deadline: float) -> bytes | InputEr
             except subprocess.TimeoutExpired:
                 break
             return output
-    return InputError(f"did not end within {COMMAND_SECONDS:.0f} s: make it faster")
+    return None
