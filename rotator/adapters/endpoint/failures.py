@@ -50,36 +50,48 @@ CURES: Final = {
 
 
 def verdict(error: Exception, *, sent: bool) -> tuple[Reason, bool, str]:
-    """Return reason, whether the request may have been carried out, and what happened."""
-    reason, delivered = FAILURES.get(type(error), FAILURES[httpx.TransportError])
-    delivered = delivered and sent
-    what = str(error) or type(error).__name__
+    """Return reason, whether the request may have been carried out, and what happened.
+
+    `sent`: the request's body had begun to leave. The operating system and OpenSSL know best, so what
+    they said counts before httpx's class.
+    """
+    for cause in _causes(error):
+        told = _undelivered(cause, sent=sent)
+        if told:
+            reason, what = told
+            return reason, False, what
+    reason, may_be_done = FAILURES.get(type(error), FAILURES[httpx.TransportError])
+    what = "no connection in time" if type(error) is httpx.ConnectTimeout else str(error) or type(error).__name__
     if type(error) is httpx.RemoteProtocolError and ("disconnected" in what or "closed" in what):
         reason = Reason.CONNECTION_LOST
-    if not delivered and reason in (Reason.READ_TIMEOUT, Reason.CONNECTION_LOST, Reason.UNREADABLE_ANSWER):
+    if not sent and reason in (Reason.READ_TIMEOUT, Reason.CONNECTION_LOST, Reason.UNREADABLE_ANSWER):
         reason = Reason.CONNECT
-    if type(error) is httpx.ConnectTimeout:
-        what = "no connection in time"
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            alert = (cause.reason or "TLS failed").replace("_", " ").lower()
-            what = getattr(cause, "verify_message", None) or alert
-            if not sent or "certificate" in alert or "unknown ca" in alert:
-                # With TLS 1.3 a server's no to our certificate comes after our request, which it
-                # then never reads.
-                reason, delivered = Reason.TLS, False
-        elif isinstance(cause, socket.gaierror):
-            reason, what = Reason.DNS, f"the name cannot be resolved ({cause.strerror})"
-            if _out_of_descriptors():  # then the resolver fails too, and blames the name
-                reason, what = Reason.LOCAL_RESOURCES, os.strerror(errno.EMFILE)
-        elif isinstance(cause, OSError) and cause.errno in _OUR_LIMITS and not sent:
-            reason, what = Reason.LOCAL_RESOURCES, os.strerror(cause.errno)
-    return reason, delivered, what
+    return reason, may_be_done and sent, what
+
+
+def _undelivered(cause: BaseException, *, sent: bool) -> tuple[Reason, str] | None:
+    """Return reason and words if this cause alone says that nothing was carried out."""
+    if isinstance(cause, ssl.SSLError):
+        alert = (cause.reason or "TLS failed").replace("_", " ").lower()
+        # With TLS 1.3 a server's no to our certificate comes after our request, which it then never reads.
+        if not sent or "certificate" in alert or "unknown ca" in alert:
+            return Reason.TLS, getattr(cause, "verify_message", None) or alert
+    elif sent:
+        return None
+    elif isinstance(cause, socket.gaierror):
+        if _out_of_descriptors():  # then the resolver fails too, and blames the name
+            return Reason.LOCAL_RESOURCES, os.strerror(errno.EMFILE)
+        return Reason.DNS, f"the name cannot be resolved ({cause.strerror})"
+    elif isinstance(cause, UnicodeError):  # Python's own verdict on a label that is too long
+        return Reason.DNS, "this cannot be a host's name"
+    elif isinstance(cause, OSError) and cause.errno in _OUR_LIMITS:
+        return Reason.LOCAL_RESOURCES, os.strerror(cause.errno)
+    return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Walk from an httpx error down to that of the operating system."""
-    cause = error.__cause__ or error.__context__
+    cause: BaseException | None = error
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
