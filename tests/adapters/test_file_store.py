@@ -147,21 +147,24 @@ def test_closing_waits_for_saves_under_way(directory: Path) -> None:
     """Invariant 13: each save either is refused or done whole before the lock is given up."""
     store = open_store(directory)
     saved: list[int] = []
+    refusals: list[Problem] = []
     started = threading.Event()
 
     def work() -> None:
         number = 1
-        while store.save("a", state_of(number)) is None:
+        while (problem := store.save("a", state_of(number))) is None:
             saved.append(number)
             number += 1
             if number > 3:
                 started.set()
+        refusals.append(problem)
 
     thread = threading.Thread(target=work)
     thread.start()
     assert started.wait(30)
     store.close()
     thread.join()
+    assert ["the store is closed: rotator is stopping"] == [each.text for each in refusals]
     store = open_store(directory)
     assert Loaded(state_of(saved[-1])) == store.load("a")
     store.close()

@@ -67,7 +67,9 @@ def test_names_do_not_touch_each_other(restart: Restart) -> None:
 
 
 @pytest.mark.parametrize("restarted", [True, False])
-@pytest.mark.parametrize("older", [CredentialState(), state_of(4), state_of(5, expires_at=0.0)], ids=str)
+@pytest.mark.parametrize(
+    "older", [CredentialState(), state_of(4), state_of(5, expires_at=0.0)], ids=["none", "lower", "no expiry"]
+)
 def test_an_older_state_never_replaces_a_newer_one(restart: Restart, older: CredentialState, restarted: bool) -> None:
     """C15: a lower generation, or a known expiry set to zero, is refused, also after a restart."""
     store = restart()
