@@ -1,0 +1,67 @@
+"""Takes secrets out of texts, by what stands around them or how they look.
+
+Our own texts hold none. This is the second lock on the door, for what libraries write and exceptions quote, so it
+would rather take a harmless word too many. It knows no live secret: a hundred thousand of them would have to be
+looked for in each line.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+REDACTED: Final = "[redacted]"
+
+_NAMES: Final = (
+    r"(?:access_?token|refresh_?token|id_?token|client_?secret|(?:client_)?assertion|device_?code|code_?verifier"
+    r"|pass_?word|passwd|passphrase|user_?name|api_?key|private_?key|token|secret)"
+)
+_HEADERS: Final = r"(?:(?:proxy-)?authorization|(?:set-)?cookie|x-api-key)"
+_QUOTE: Final = r"\\*[\"']"
+# A quoted value ends at its quote, which may be escaped in a text that was itself quoted before.
+_QUOTED: Final = r"(?:(?P<q>[\"'])(?:\\.|(?!(?P=q)).)*(?P=q)?|(?P<r>\\+[\"'])(?:(?!(?P=r)).)*(?P=r)?)"
+_BARE: Final = r"[^\s\"'&,;<>()\[\]{}\\]+"
+_PATTERNS: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
+    for pattern, replacement in (
+        # Authorization: Bearer x; (b'authorization', b'Basic x'): to the end of the quoted text or of the line
+        (rf"(\b{_HEADERS}(?:{_QUOTE}\s*[:=,]|\s*[:=])\s*b?(?:{_QUOTE})?)[^\"'\r\n\\]+", rf"\1{REDACTED}"),
+        # "password": "x"; 'password': b'x'; (b'password', b'x'); password='x'
+        (rf"(?<![a-z0-9])({_NAMES}(?:{_QUOTE})?\s*[:=,]\s*b?){_QUOTED}", rf"\1{REDACTED}"),
+        # password=x&; "password": 17
+        (rf"(?<![a-z0-9])({_NAMES}(?:{_QUOTE}\s*[:=]|=)\s*)(?!{_QUOTE}|\[redacted){_BARE}", rf"\1{REDACTED}"),
+        # access_token: 2YotnFZFEjr1zCsicMWpAA; but not client_secret: cannot read
+        (rf"(?<![a-z0-9])({_NAMES}:\s*)(?=(?-i:[a-z]*[0-9A-Z]))[\w.~+/-]{{12,}}=*", rf"\1{REDACTED}"),
+        # The scheme tells, wherever it stands; but not Basic authentication
+        (r"\b(Bearer|Basic|N2G-LAN-USER)(\s+)(?=(?-i:[a-z]*[A-Z0-9_~+/=-]))[\w.~+/-]{6,}=*", rf"\1\2{REDACTED}"),
+        # https://user:password@host
+        (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+@", rf"\1{REDACTED}@"),
+        # A JWT, whole or cut
+        (r"\beyJ[\w-]{8,}(?:\.[\w-]*)*", REDACTED),
+    )
+)
+_SECRET_KEY: Final = re.compile(rf"(?:.*[_\-.])?(?:{_NAMES}|{_HEADERS})", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Return the text with everything that may be a secret replaced."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def redact_fields(fields: Mapping[Any, object]) -> dict[str, object]:
+    """Return fields as JSON can show them, redacted; one whose name is a secret's shows nothing."""
+    return {
+        redact(str(key)): REDACTED if _SECRET_KEY.fullmatch(str(key)) else _redact_value(value)
+        for key, value in fields.items()
+    }
+
+
+def _redact_value(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return redact_fields(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redact_value(each) for each in value]
+    return redact(str(value))
