@@ -164,7 +164,7 @@ def test_closing_waits_for_saves_under_way(directory: Path) -> None:
     assert started.wait(30)
     store.close()
     thread.join()
-    assert ["the store is closed: rotator is stopping"] == [each.text for each in refusals]
+    assert [each.text for each in refusals] == ["the store is closed: rotator is stopping"]
     store = open_store(directory)
     assert Loaded(state_of(saved[-1])) == store.load("a")
     store.close()
