@@ -1,6 +1,5 @@
 """Puts the daemon together and runs it with its servers: pages for machines, and the control socket."""
 
-import asyncio
 import contextlib
 import grp
 import os
@@ -8,13 +7,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from rotator import VERSION
 from rotator.adapters.control import make_control_app, open_control_socket
 from rotator.adapters.file_store import FileStore
 from rotator.adapters.metrics import Metrics
+from rotator.adapters.serve import Server, listen
 from rotator.adapters.web import make_app
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.exits import ExitCode, Stop, code_of
@@ -68,37 +67,20 @@ async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Met
         return await daemon.run()
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to the daemon."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _serve(app: ASGIApp, listener: socket.socket, stack: contextlib.AsyncExitStack) -> None:
-    settings = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    server = _Server(settings)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-
-    async def close() -> None:
-        server.should_exit = True
-        await task
-
-    stack.push_async_callback(close)
+    server = Server(app, listener)
+    stack.push_async_callback(server.stop)
+    await server.start()
 
 
 async def _serve_pages(config: Config, app: ASGIApp, stack: contextlib.AsyncExitStack, observer: Observer) -> None:
-    at = config.metrics
-    if not at.enabled:
+    if not config.metrics.enabled:
         return
-    try:
-        place = socket.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(place[4][:2], family=place[0], backlog=128)
-    except OSError as error:
-        text = f"metrics.listen: {at.host}:{at.port}: {error.strerror}; choose another address or port"
-        if not at.optional:
-            raise Stop(ExitCode.CANTCREAT, text) from None
+    listener = listen(config.metrics.host, config.metrics.port)
+    if isinstance(listener, Problem):
+        text = f"metrics.listen: {listener.text}"
+        if not config.metrics.optional:
+            raise Stop(ExitCode.CANTCREAT, text)
         observer.notify(Notice("metrics_unavailable", f"{text}; the daemon runs without", level="error"))
         return
     await _serve(app, listener, stack)

@@ -14,9 +14,10 @@ from rotator.cli.common import (
     good,
     is_no_daemon,
     load_config,
+    say,
     timeout_option,
 )
-from rotator.cli.exits import ExitCode, Stop
+from rotator.cli.exits import ExitCode, Stop, code_of
 
 _PAIR_LIMIT: Final = 60_000  # characters; the control socket takes 64 KiB
 
@@ -47,7 +48,7 @@ def login(
     password_stdin: bool,  # noqa: FBT001 - click's way
     from_stdin: bool,  # noqa: FBT001 - click's way
     timeout: float,
-) -> None:
+) -> ExitCode:
     """Get the first tokens of NAME, or new ones when its grant is dead.
 
     Asks for user name and password, sends them to the token endpoint once (password grant) and keeps
@@ -66,23 +67,29 @@ def login(
 
         configuration = load_config(settings)
         offline.named(configuration, name)
-        _report(offline.login(configuration, name, _body(name, username, password_stdin, from_stdin)))
-    else:
-        good(known)
-        body = _body(name, username, password_stdin, from_stdin)
-        answer = client.post(path_of("adopt" if from_stdin else "login", name), body)
-        _report(good(answer)["credentials"][0])
+        return _report(offline.login(configuration, name, _body(name, username, password_stdin, from_stdin)))
+    good(known)
+    body = _body(name, username, password_stdin, from_stdin)
+    answer = client.post(path_of("adopt" if from_stdin else "login", name), body)
+    return _report(good(answer)["credentials"][0])
 
 
-def _report(view: dict[str, Any]) -> None:
+def _report(view: dict[str, Any]) -> ExitCode:
+    """Print what was got. A bare refresh token brings an access token only with its first refresh."""
     from rotator.cli import words
 
     now = time.time()
+    if view["reason"]:
+        say(f"{view['name']}: tokens taken over, but {words.last_error(view)}; {words.next_step(view, now)}")
+        return code_of(view["reason"])
     click.echo(f"{view['name']}: logged in, generation {view['generation']}")
     click.echo(f"  access token:  {words.access_clock(view, now)}")
     click.echo(f"  refresh token: {words.refresh_clock(view, now)}")
+    if view["expires_at"] is None:
+        click.echo(f"  next:          {words.next_step(view, now)}")
     for output in view["outputs"]:
-        click.echo(f"  output:        {words.output_line(output)}")
+        click.echo(f"  output:        {words.output_line(output, view['name'])}")
+    return ExitCode.OK
 
 
 def _body(name: str, username: str | None, password_stdin: bool, from_stdin: bool) -> dict[str, str]:  # noqa: FBT001

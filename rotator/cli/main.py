@@ -2,26 +2,44 @@
 
 import os
 import sys
+from importlib import import_module
 from typing import Final
 
 import click
 
 from rotator import VERSION
-from rotator.cli.check import check
 from rotator.cli.common import Settings, config_option, say
-from rotator.cli.configure import config
 from rotator.cli.exits import MEANINGS, ExitCode, Stop
-from rotator.cli.login import login
-from rotator.cli.rotate import rotate
-from rotator.cli.running import reload, run
-from rotator.cli.status import status
-from rotator.cli.token import token
-from rotator.cli.tools import completion, demo, version
 
+_COMMANDS: Final = {
+    "run": "rotator.cli.running",
+    "login": "rotator.cli.login",
+    "status": "rotator.cli.status",
+    "token": "rotator.cli.token",
+    "rotate": "rotator.cli.rotate",
+    "reload": "rotator.cli.running",
+    "check": "rotator.cli.check",
+    "config": "rotator.cli.configure",
+    "demo": "rotator.cli.tools",
+    "sandbox": "rotator.cli.tools",
+    "version": "rotator.cli.tools",
+    "completion": "rotator.cli.tools",
+}
 _INTERRUPTED: Final = 130
 _EPILOG: Final = "\n".join(
     ["\b", "Exit codes (sysexits.h):", *(f"  {code:>2}  {text}" for code, text in MEANINGS.items())]
 )
+
+
+class _Commands(click.Group):
+    """Imports a command when it is wanted: `rotator status` need not wait for the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        found: click.Command | None = getattr(import_module(_COMMANDS[name]), name) if name in _COMMANDS else None
+        return found
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's way
@@ -30,7 +48,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.option(
     "--version",
     is_flag=True,
@@ -49,12 +67,6 @@ def cli() -> None:
     login, status, token, rotate and reload talk to the running daemon through its control socket.
     Without a daemon, all but reload work on the state directory themselves.
     """
-
-
-for _command in (
-    run, login, status, token, rotate, reload, check, config, demo, version, completion
-):  # fmt: skip
-    cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

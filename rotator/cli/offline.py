@@ -126,6 +126,10 @@ def login(config: Config, name: str, body: Mapping[str, str]) -> dict[str, Any]:
     chosen = named(config, name)
     with _assembled(config) as assembly:
         credential = _credential(assembly, name, chosen[name])
+        # What is saved is read first, so that the generation goes on from it; nothing is refreshed yet.
+        assembly.stopping.set()
+        assembly.rotator.step(credential)
+        assembly.stopping.clear()
         if "pair" in body:
             problem = assembly.adopt_pair(credential, body["pair"])
         else:

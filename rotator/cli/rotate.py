@@ -65,7 +65,8 @@ def _report(name: str, result: Any) -> ExitCode:
         return code_of(result.reason)
     if result["reason"] or result["expires_at"] is None:
         step = words.next_step(result, time.time())
-        say(f"{name}: not rotated: {words.last_error(result)}; {step}")
+        why = words.last_error(result) if result["reason"] else result["standing"]
+        say(f"{name}: not rotated: {why}; {step}")
         return code_of(result["reason"] or result["standing"])
     clock = words.access_clock(result, time.time())
     click.echo(f"{name}: rotated, generation {result['generation']}; access token: {clock}")

@@ -1,8 +1,5 @@
 """`rotator run` and `rotator reload`."""
 
-import asyncio
-import signal
-
 import click
 
 from rotator.cli.common import Settings, client_of, config_option, examples, good, load_config, timeout_option
@@ -26,6 +23,9 @@ def run(settings: Settings, once: bool) -> int:  # noqa: FBT001 - click's way
     somebody must log in; 78 if the configuration is wrong.
     """
     config = load_config(settings)
+    import asyncio
+    import signal
+
     from rotator.cli import composition
 
     with composition.composed(settings.config, config) as (daemon, assembly, metrics):

@@ -5,6 +5,14 @@ import click
 from rotator import VERSION
 from rotator.cli.common import examples
 from rotator.cli.exits import ExitCode, Stop
+from rotator.sandbox.command import sandbox
+
+__all__ = ["completion", "demo", "sandbox", "version"]
+
+sandbox.epilog = examples(
+    "rotator sandbox --port 8080 --access-lifetime 30",
+    "rotator sandbox --grace-seconds 10 --reuse-revokes-family --fault 502_html --fault-ratio 0.2",
+)
 
 
 @click.command(

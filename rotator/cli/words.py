@@ -98,13 +98,14 @@ def last_error(view: View) -> str:
     return f"{view['reason']}: {view['text']}{times}" if view["text"] else f"{view['reason']}{times}"
 
 
-def output_line(output: Mapping[str, Any]) -> str:
-    """Say whether one output or hook is up to date."""
+def output_line(output: Mapping[str, Any], name: str) -> str:
+    """Say whether one output or hook of the credential `name` is up to date."""
+    title = output["name"].replace("{name}", name)
     if output["current"]:
-        return f"{output['name']}: {'done' if output['is_hook'] else 'current'}"
+        return f"{title}: {'done' if output['is_hook'] else 'current'}"
     if output["failures"]:
-        return f"{output['name']}: {output['reason']}: {output['text']}"
-    return f"{output['name']}: not yet"
+        return f"{title}: {output['reason']}: {output['text']}"
+    return f"{title}: not yet"
 
 
 def block(view: View, now: float) -> Iterator[str]:
@@ -121,7 +122,7 @@ def block(view: View, now: float) -> Iterator[str]:
     if view["clock_suspect"]:
         yield "  clock:         it was set back; check the time service of this machine"
     for output in view["outputs"]:
-        line = f"  {'hook:  ' if output['is_hook'] else 'output:'}        {output_line(output)}"
+        line = f"  {'hook:  ' if output['is_hook'] else 'output:'}        {output_line(output, view['name'])}"
         yield click.style(line, fg="red") if output["failures"] else line
 
 
