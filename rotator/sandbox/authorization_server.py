@@ -75,6 +75,10 @@ def make_jwt(claims: Mapping[str, Any], key: bytes) -> str:
     return f"{head}.{body}.{_base64(hmac.digest(key, f'{head}.{body}'.encode(), 'sha256'))}"
 
 
+def _random_token(switches: Switches) -> str:
+    return switches.token_prefix + secrets.token_urlsafe(32)
+
+
 def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
@@ -268,7 +272,7 @@ class AuthorizationServer:
 
     def _new_access(self, family: _Family, switches: Switches, *, jwt: bool) -> tuple[str, float]:
         expires_at = self._clock() + switches.access_lifetime
-        token = secrets.token_urlsafe(32)
+        token = _random_token(switches)
         if jwt:
             token = make_jwt({"sub": family.user, "exp": int(expires_at), "jti": token}, self._key)
         self._access[token] = _Access(family, expires_at)
@@ -277,10 +281,11 @@ class AuthorizationServer:
 
     def _new_pair(self, family: _Family, switches: Switches, keep: str | None = None) -> _Pair:
         access_token, expires_at = self._new_access(family, switches, jwt=switches.jwt_access_tokens)
-        refresh_token = keep or secrets.token_urlsafe(32)
+        refresh_token = keep or _random_token(switches)
         if not keep:
             self._refresh[refresh_token] = _Refresh(family, self._clock() + switches.refresh_lifetime)
-        id_token = make_jwt({"sub": family.user, "exp": int(expires_at), "aud": self._client_id}, self._key)
+        claims = {"sub": family.user, "aud": self._client_id, "exp": int(expires_at), "jti": _random_token(switches)}
+        id_token = make_jwt(claims, self._key)
         return _Pair(access_token, refresh_token, id_token, switches.access_lifetime)
 
     def _answer(self, pair: _Pair, age: float = 0.0) -> dict[str, Any]:

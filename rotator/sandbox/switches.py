@@ -28,6 +28,7 @@ class Switches:
     access_lifetime: float = _switch("Lifetime of an access token in seconds", 3600.0)
     refresh_lifetime: float = _switch("Lifetime of a refresh token in seconds", 30 * 86_400.0)
     jwt_access_tokens: bool = _switch("/v2/token issues JWT access tokens (/v1/token always does)", default=False)
+    token_prefix: str = _switch("Text that every token starts with, to find tokens in logs", "")
     latency_seconds: float = _switch("Wait before a token request is looked at", 0.0)
     fault: str = _switch("Fault that strikes token requests (GET /sandbox/ lists them)", "")
     fault_ratio: float = _switch("Share of the token requests that the fault strikes, 0 to 1", 1.0)
