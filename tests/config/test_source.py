@@ -172,11 +172,14 @@ def test_the_stamp_tells_of_every_cure(tmp_path: Path) -> None:
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     assert source.stamp({}) == source.stamp({})
 
+    def close_up() -> None:
+        path.chmod(0o600)
+
     def rewrite() -> None:
         path.write_text(planted("b"))
         os.utime(path, ns=times)
 
-    for change in (lambda: path.chmod(0o600), rewrite):
+    for change in (close_up, rewrite):
         before = source.stamp({})
         deadline = time.monotonic() + 10
         while source.stamp({}) == before:  # a file system's clock may tick only every few milliseconds
