@@ -92,6 +92,7 @@ class HttpTokenEndpoint:
         self._url = _url(settings.token_url, "token_url")
         self._tls = TlsFiles(settings.ca_file, settings.client_certificate, settings.client_key)
         self._proxy, self._proxy_secrets = _proxy(settings, self._url)
+        self._way = self._proxy and (self._proxy.url, self._proxy.raw_auth)
         self._headers = [
             (b"Host", self._url.netloc),
             (b"Accept", b"application/json"),  # GitHub answers a form without it (case A39)
@@ -182,7 +183,7 @@ class HttpTokenEndpoint:
         deadline: float,
     ) -> Answer:
         """Carry out one HTTP exchange. The line comes back closed unless all went well."""
-        key = (context, self._settings.proxy, self._url.scheme, self._url.netloc)
+        key = (context, self._way, self._url.scheme, self._url.netloc)
         lines = self._network.lines
         line = lines.take(key, lambda: self._transport(context), deadline)
         usable = False
