@@ -5,12 +5,13 @@ Parts that are equal are shared: 100,000 credentials of one server have one endp
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from rotator import VERSION
+from rotator.adapters import atomic
 from rotator.adapters.clock import BootClock
 from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint, Network
 from rotator.adapters.file_sink import FileSink
@@ -74,6 +75,11 @@ class Assembly:
             stamp=self._stamp(name, config),
             required=tuple(output.path for output in config.outputs if output.required),
         )
+
+    def sweep_temporaries(self, plans: Iterable[Plan]) -> None:
+        """Remove what a killed process left beside the outputs: it may hold a token (case G6)."""
+        for directory in {sink.directory for plan in plans for sink in plan.sinks if isinstance(sink, FileSink)}:
+            atomic.sweep_temporaries(directory)
 
     def _read_once(self, source: Source) -> str:
         value = source.read(self.environ)

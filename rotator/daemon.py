@@ -64,7 +64,9 @@ class Daemon:
         self._notify = assembly.observer.notify
         self._agenda = Agenda(config.daemon.max_concurrent_per_server, config.daemon.max_concurrent)
         self._credentials: dict[str, Credential] = {}
-        for name, plan in assembly.plans(config).items():
+        plans = assembly.plans(config)
+        assembly.sweep_temporaries(plans.values())
+        for name, plan in plans.items():
             self._add(name, plan)
         self._pool = ThreadPoolExecutor(config.daemon.max_concurrent, thread_name_prefix="rotate")
         self._helpers = ThreadPoolExecutor(4, thread_name_prefix="errand")  # logins, patrols: never behind a token call

@@ -5,6 +5,7 @@ never while a token request is under way: a login need not wait for a server tha
 such a server after the login is late, and the mark tells.
 """
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -384,7 +385,8 @@ class Rotator:
                 Notice("seed_unusable", f"seed of {credential.name}: {pair}", credential.name, "error")
             )
             return False
-        fingerprint = self._fingerprint(pair.refresh_token)
+        # Without a key: a lost key must not make an old, spent seed look like a new one.
+        fingerprint = hashlib.sha256((pair.refresh_token or "").encode()).hexdigest()[:32]
         if fingerprint == state.seed_fingerprint:
             return False
         wanted = state.tokens is None or state.status is Status.REAUTHORIZATION_REQUIRED or state.seed_fingerprint
