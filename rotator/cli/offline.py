@@ -12,10 +12,10 @@ from rotator.adapters.file_store import FileStore
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.common import say
 from rotator.cli.exits import ExitCode, Stop, code_of
-from rotator.config import Config, CredentialConfig
+from rotator.config import Config, CredentialConfig, OutputConfig
 from rotator.core.model import Halt, Reason
-from rotator.core.schedule import SinkRef, spread_of
-from rotator.core.standing import Standing, view
+from rotator.core.schedule import spread_of
+from rotator.core.standing import OutputView, Standing, view
 from rotator.core.state import CredentialState
 from rotator.credential import Credential
 from rotator.ports import Event, Notice, Problem, PublishFinished, SaveFinished
@@ -69,19 +69,32 @@ def views(config: Config, name: str | None) -> list[dict[str, Any]]:
 def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, Any]:
     loaded = store.load(name)
     state = (None if isinstance(loaded, Problem) else loaded.state) or CredentialState()
-    outputs = [output.path for output in config.outputs]
-    hooks = [sink for sink in state.deliveries if sink not in outputs]
-    refs = (*map(SinkRef, outputs), *(SinkRef(hook, is_hook=True) for hook in hooks))
     spread = spread_of(name, state.generation)
     shown = asdict(
-        view(
-            name, state, config.policy, config.grant, refs, spread,
-            unsaved=False, fingerprints=_NO_FINGERPRINTS,
-        )
-    )  # fmt: skip
+        view(name, state, config.policy, config.grant, (), spread, unsaved=False, fingerprints=_NO_FINGERPRINTS)
+    )
+    shown["outputs"] = [_output(output, name, state) for output in config.outputs]
     if isinstance(loaded, Problem):
         shown |= {"standing": Standing.STATE_UNREADABLE, "reason": loaded.reason, "text": loaded.text}
     return shown
+
+
+def _output(output: OutputConfig, name: str, state: CredentialState) -> dict[str, Any]:
+    """Look whether an output holds the saved tokens: what was delivered since the last save is noted nowhere."""
+    path, tokens = output.path_for(name), state.tokens
+    try:
+        content = path.read_text(errors="replace")
+        delivered_at: float | None = path.stat().st_mtime
+    except OSError:
+        content, delivered_at = "", None
+    held = (tokens.access_token, tokens.id_token) if tokens else ()
+    current = any(token and token in content for token in held)
+    shown = OutputView(
+        output.path, is_hook=False, current=current, generation=state.generation if current else 0,
+        delivered_at=delivered_at if current else None, expires_at=tokens.expires_at if tokens and current else None,
+        failures=0, reason=None, text="",
+    )  # fmt: skip
+    return asdict(shown)
 
 
 def token(config: Config, name: str) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def with_iso(document: Any) -> Any:
             if key.endswith("_at"):
                 written[f"{key}_iso"] = _iso(value)
         return written
-    return [with_iso(one) for one in document] if isinstance(document, list) else document
+    return [with_iso(one) for one in document] if isinstance(document, list | tuple) else document
 
 
 def _iso(instant: float | None) -> str | None:

@@ -1,0 +1,281 @@
+"""The commands without a daemon: on the state directory, under its lock."""
+
+import json
+import time
+
+from rotator.adapters.file_store import FileStore
+from rotator.sandbox.server import SandboxServer
+from tests.cli.conftest import PASSWORD, USERNAME, Place
+from tests.secrets_scan import planted
+
+NO_DAEMON = "rotator: no daemon is running; this is what it left behind. Start it: rotator run"
+
+
+def test_login_gets_saves_and_publishes_the_first_tokens(rotator: Place, server: SandboxServer) -> None:
+    """A first login leaves a saved pair and a current output; user name and password are kept nowhere."""
+    run = rotator.login()
+    assert (run.code, run.err) == (0, "")
+    assert run.out.splitlines() == [
+        "home: logged in, generation 1",
+        "  access token:  59 min left of 60 min",
+        "  refresh token: 29 days left",
+        f"  output:        {rotator.output}: current",
+    ]
+    assert rotator.output.read_text() in rotator.tokens()
+    assert server.sandbox.books.password_grants == 1
+    for path in rotator.directory.rglob("*"):
+        if path.is_file():
+            assert USERNAME.encode() not in path.read_bytes()
+            assert PASSWORD.encode() not in path.read_bytes()
+
+
+def test_a_later_login_goes_on_from_the_saved_generation(rotator: Place) -> None:
+    """Logging in again replaces the tokens; nothing earlier is lost."""
+    rotator.login()
+    earlier = rotator.tokens()
+    assert rotator.login().out.startswith("home: logged in, generation 2\n")
+    assert {token for token in earlier if token in rotator.tokens()} != set()
+
+
+def test_a_wrong_password_is_one_line(rotator: Place) -> None:
+    """The server's refusal says what to check and shows neither name nor password."""
+    run = rotator("login", "home", "--username", USERNAME, "--password-stdin", stdin=planted("wrong"))
+    assert run.code == 77
+    (line,) = run.lines
+    assert line.startswith("rotator: login refused: ")
+    assert line.endswith("; check user name and password")
+
+
+def test_a_bare_refresh_token_is_tried_out_at_once(rotator: Place, server: SandboxServer) -> None:
+    """`--from-stdin` with a refresh token alone refreshes and publishes."""
+    pair = server.sandbox.issue(USERNAME)
+    run = rotator("login", "home", "--from-stdin", stdin=str(pair["refresh_token"]) + "\n")
+    assert (run.code, run.err) == (0, "")
+    assert rotator.output.read_text() not in ("", pair["access_token"])
+    assert server.sandbox.books.refresh_grants == 1
+
+
+def test_a_token_answer_is_taken_over_as_it_is(rotator: Place, server: SandboxServer) -> None:
+    """`--from-stdin` with a whole answer spends nothing."""
+    pair = server.sandbox.issue(USERNAME)
+    assert rotator("login", "home", "--from-stdin", stdin=json.dumps(pair)).code == 0
+    assert rotator.output.read_text() == pair["access_token"]
+    assert server.sandbox.books.refresh_grants == 0
+
+
+def test_a_dead_refresh_token_from_stdin_is_told(rotator: Place) -> None:
+    """A refresh token that the server refuses ends in exit code 77 and the server's words."""
+    run = rotator("login", "home", "--from-stdin", stdin=planted("dead"))
+    assert run.code == 77
+    assert "home: tokens taken over, but invalid_grant: " in run.err
+
+
+def test_rubbish_from_stdin_is_refused_unseen(rotator: Place) -> None:
+    """What is no token is told from one before anything is sent, and is not repeated."""
+    run = rotator("login", "home", "--from-stdin", stdin=f"two words {planted('x')}")
+    assert run.code == 65
+    why = "a refresh token holds no blanks or control characters; was more than the token pasted?"
+    assert run.lines == [f"rotator: standard input: {why}"]
+    run = rotator("login", "home", "--from-stdin", stdin="x" * 70_000)
+    assert (run.code, run.lines) == (65, ["rotator: standard input: it is larger than 60 kB"])
+
+
+def test_without_a_terminal_no_password_is_asked_for(rotator: Place) -> None:
+    """A script that forgot --password-stdin ends at once with the cure."""
+    run = rotator("login", "home")
+    assert run.code == 66
+    assert run.lines == ["rotator: there is no terminal to ask for the password; use --username and --password-stdin"]
+
+
+def test_a_misspelt_name_is_told_before_a_password_is_read(rotator: Place) -> None:
+    """The nearest name is named."""
+    run = rotator("login", "hom", "--username", USERNAME, "--password-stdin", stdin=PASSWORD)
+    assert (run.code, run.lines) == (64, ["rotator: no credential is named 'hom'; did you mean home?"])
+
+
+def test_status_before_a_login_says_what_to_do(rotator: Place) -> None:
+    """B32: both clocks, next step and outputs are in plain words."""
+    run = rotator("status")
+    assert (run.code, run.lines) == (69, [NO_DAEMON])
+    assert run.out.splitlines() == [
+        "home: login_required, no token yet",
+        "  access token:  none yet",
+        "  refresh token: none yet",
+        "  next:          log in: rotator login home",
+        "  last error:    none",
+        f"  output:        {rotator.output}: not yet",
+    ]
+
+
+def test_status_tells_the_two_clocks_apart(rotator: Place) -> None:
+    """B32: the hour of the access token and the days of the refresh token each have a line."""
+    rotator.login()
+    run = rotator("status", "home")
+    assert (run.code, run.lines) == (0, [NO_DAEMON])
+    lines = run.out.splitlines()
+    assert lines[:3] == [
+        "home: valid, generation 1",
+        "  access token:  59 min left of 60 min",
+        "  refresh token: 29 days left",
+    ]
+    assert lines[3].startswith("  next:          refresh in 3")
+    assert lines[4:] == ["  last error:    none", f"  output:        {rotator.output}: current"]
+
+
+def test_status_as_json_has_each_instant_twice(rotator: Place) -> None:
+    """`--json` gives seconds since the epoch for programs and ISO 8601 for people."""
+    rotator.login()
+    document = json.loads(rotator("status", "--json").out)
+    (view,) = document["credentials"]
+    assert abs(view["expires_at"] - time.time() - 3600) < 60
+    assert view["expires_at_iso"].endswith("Z")
+    assert view["outputs"][0]["delivered_at_iso"] is not None
+    assert view["standing"] == "valid"
+
+
+def test_status_needs_no_secret(rotator: Place) -> None:
+    """I8: outside the unit the credentials of systemd are not there, and status works."""
+    rotator.login()
+    rotator.config.write_text(
+        rotator.config.read_text().replace(f'{{ file = "{rotator.directory}/secret" }}', '{ credential = "secret" }')
+    )
+    assert rotator("status").code == 0
+    assert rotator("token", "home", shows_token=True).code == 0
+
+
+def test_status_tells_a_damaged_state_from_none(rotator: Place) -> None:
+    """A damaged state file is named with its cure; it is not taken for a first start."""
+    rotator.login()
+    (rotator.state / "home.json").write_text("{")
+    run = rotator("status")
+    assert run.code == 69
+    assert run.out.startswith("home: state_unreadable, no token yet\n")
+    assert "log in again (rotator login home)" in run.out
+
+
+def test_token_prints_each_format(rotator: Place) -> None:
+    """`token` writes what an output file of that format would hold."""
+    rotator.login()
+    raw = rotator("token", "home", shows_token=True)
+    assert raw.out == rotator.output.read_text() + "\n"
+    header = rotator("token", "home", "--format", "header", shows_token=True)
+    assert header.out == f"Authorization: Bearer {raw.out}"
+    assert f"ACCESS_TOKEN='{raw.out.strip()}'\n" in rotator("token", "home", "--format", "env", shows_token=True).out
+    document = json.loads(rotator("token", "home", "--format", "json", shows_token=True).out)
+    assert document["access_token"] == raw.out.strip()
+    assert "refresh_token" not in document
+
+
+def test_token_without_a_login_says_so(rotator: Place) -> None:
+    """No token is no empty line."""
+    run = rotator("token", "home")
+    assert (run.code, run.out) == (77, "")
+    assert run.lines == ["rotator: home has no access token yet; get one: rotator login home, then rotator run"]
+
+
+def test_an_expired_token_is_not_printed(rotator: Place, server: SandboxServer) -> None:
+    """A consumer gets an error with the reason to look for, not a token that is refused."""
+    server.sandbox.change(access_lifetime=1)
+    rotator.login()
+    deadline = time.time() + 1.2
+    while time.time() < deadline:
+        time.sleep(0.05)
+    run = rotator("token", "home")
+    assert (run.code, run.out) == (75, "")
+    assert run.lines[0].startswith("rotator: the access token of home expired ")
+    assert run.lines[0].endswith(" s ago; see: rotator status home")
+
+
+def test_rotate_works_without_a_daemon(rotator: Place, server: SandboxServer) -> None:
+    """One request, saved and published."""
+    rotator.login()
+    run = rotator("rotate", "home")
+    assert (run.code, run.err) == (0, "")
+    assert run.out == "home: rotated, generation 2; access token: 59 min left of 60 min\n"
+    assert server.sandbox.books.refresh_grants == 1
+    assert rotator.output.read_text() in rotator.tokens()
+
+
+def test_rotate_all_goes_on_after_a_failure(rotator: Place) -> None:
+    """One credential without a login does not keep the others from being rotated; the exit code tells."""
+    rotator.configure("[credentials.away]")
+    rotator.login()
+    run = rotator("rotate", "--all")
+    assert run.code == 77
+    assert run.lines == ["rotator: away: not rotated: login_required; log in: rotator login away"]
+    assert run.out.startswith("home: rotated, generation 2; ")
+
+
+def test_a_refused_rotation_says_why(rotator: Place, server: SandboxServer) -> None:
+    """The reason and what comes next are on one line."""
+    rotator.login()
+    server.sandbox.revoke()
+    run = rotator("rotate", "home")
+    assert run.code == 77
+    assert run.lines[-1].startswith("rotator: home: not rotated: invalid_grant: ")
+
+
+def test_a_wrong_client_secret_is_a_matter_of_configuration(rotator: Place, server: SandboxServer) -> None:
+    """invalid_client ends in exit code 78 and keeps everything."""
+    rotator.login()
+    server.sandbox.change(client_secret=planted("other"))
+    before = rotator.tokens()
+    assert rotator("rotate", "home").code == 78
+    assert rotator.tokens() == before
+
+
+def test_a_server_that_is_away_is_a_passing_failure(rotator: Place, server: SandboxServer) -> None:
+    """No connection ends in exit code 75 with the server's name."""
+    rotator.login()
+    server.stop()
+    run = rotator("rotate", "home")
+    assert run.code == 75
+    assert f"127.0.0.1:{server.port}" in run.lines[-1]
+
+
+def test_a_locked_state_directory_without_a_socket_is_told(rotator: Place) -> None:
+    """A daemon that cannot be talked to still owns its state: nothing is read or written behind its back."""
+    store = FileStore.open(rotator.state)
+    assert isinstance(store, FileStore)
+    try:
+        for command in (("status",), ("token", "home"), ("rotate", "home")):
+            run = rotator(*command)
+            assert run.code == 69
+            assert run.lines[-1].startswith(f"rotator: a daemon runs, but does not listen at {rotator.socket}: ")
+    finally:
+        store.close()
+
+
+def test_an_extra_field_that_cannot_be_read_stops_the_command(rotator: Place) -> None:
+    """The credential, the place and the cure are named."""
+    rotator.configure('extra = { audience = { env = "NO_SUCH_VARIABLE" } }')
+    run = rotator("rotate", "home")
+    assert run.code == 78
+    assert run.lines == ["rotator: home: environment variable NO_SUCH_VARIABLE is not set: set it"]
+
+
+def test_run_once_refreshes_what_is_due(rotator: Place, server: SandboxServer) -> None:
+    """I10: exit code 0 when every output holds a valid token, also when nothing was due."""
+    pair = server.sandbox.issue(USERNAME)
+    seed = rotator.directory / "seed"
+    seed.write_text(str(pair["refresh_token"]))
+    seed.chmod(0o600)
+    rotator.configure(f'seed = {{ file = "{seed}" }}')
+    assert rotator("run", "--once").code == 0
+    assert rotator.output.read_text() in rotator.tokens()
+    assert rotator("run", "--once").code == 0
+    assert server.sandbox.books.refresh_grants == 1
+
+
+def test_run_once_tells_a_dead_grant_from_a_passing_failure(rotator: Place, server: SandboxServer) -> None:
+    """I10: 77 when somebody must log in, 75 when another try may help, 78 when the configuration is wrong."""
+    assert rotator("run", "--once").code == 77
+    pair = server.sandbox.issue(USERNAME)
+    seed = rotator.directory / "seed"
+    seed.write_text(str(pair["refresh_token"]))
+    seed.chmod(0o600)
+    rotator.configure(f'seed = {{ file = "{seed}" }}')
+    server.stop()
+    assert rotator("run", "--once").code == 75
+    rotator.configure("no_such_key = 1")
+    assert rotator("run", "--once").code == 78
