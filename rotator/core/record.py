@@ -193,7 +193,11 @@ def _trouble_in(record: dict[str, object]) -> Trouble:
 
 
 def _delivery_out(delivery: Delivery) -> dict[str, object]:
-    record: dict[str, object] = {"generation": delivery.generation, "at": delivery.at}
+    record: dict[str, object] = {
+        "generation": delivery.generation,
+        "at": delivery.at,
+        "expires_at": delivery.expires_at,
+    }
     if delivery.failures or delivery.reason or delivery.text or delivery.retry_at:
         record["failures"] = delivery.failures
         record["retry_at"] = delivery.retry_at
@@ -212,6 +216,7 @@ def _delivery_in(name: str, record: object) -> Delivery:
         retry_at=_number(record, "retry_at"),
         reason=_reason(record),
         text=_text(record, "text", ""),
+        expires_at=_number(record, "expires_at"),
     )
 
 
