@@ -89,18 +89,26 @@ def publish_due_at(state: CredentialState, sink: SinkRef, sinks: tuple[SinkRef, 
 
 def refresh_due(state: CredentialState, policy: RotationPolicy, grant: Grant, spread: float) -> Due:
     """Say when the next token request is due: strictly inside the lifetime, whatever the numbers (invariant 9)."""
-    tokens, trouble = state.tokens, state.trouble
+    tokens = state.tokens
     if grant is Grant.REFRESH_TOKEN and (tokens is None or not tokens.refresh_token):
         return Due(_NEVER, Reason.LOGIN_REQUIRED)
+    due = _unfused(state, policy, spread)
+    cooled_at = state.hour_started_at + HOUR
+    if state.hour_calls >= _calls_per_hour(tokens, policy) and due.at < cooled_at:
+        return Due(cooled_at, Reason.FUSE_BLOWN)
+    return due
+
+
+def _unfused(state: CredentialState, policy: RotationPolicy, spread: float) -> Due:
+    """Say when the next token request would be due if calls were not counted."""
+    tokens, trouble = state.tokens, state.trouble
     earliest = state.last_attempt_at + SHORTEST_GAP
-    limit = _calls_per_hour(tokens, policy)
-    if state.hour_calls >= limit:
-        earliest = max(earliest, state.hour_started_at + HOUR)
-        if trouble is None or trouble.retry_at < earliest:
-            return Due(earliest, Reason.FUSE_BLOWN)
     if trouble is not None:
         why = "probe" if state.status is Status.REAUTHORIZATION_REQUIRED else "replay" if _is_replay(state) else "retry"
         return Due(max(trouble.retry_at, earliest), why)
+    if tokens is not None and tokens.obtained_at < state.last_success_at - SHORTEST_GAP:
+        # The last answer held no access token (case A31): asking again soon would only rotate in vain.
+        earliest = max(earliest, state.last_success_at + policy.floor)
     if tokens is None or not tokens.access_token:
         return Due(earliest, "first")
     if state.clock_suspect:
@@ -141,9 +149,9 @@ def _ordinary(state: CredentialState, tokens: TokenSet, policy: RotationPolicy, 
         lifetime - margin - lifetime * policy.jitter * spread, min(policy.floor, lifetime * policy.lifetime_ratio)
     )
     if state.repeated:
-        # The server hands out the same token until shortly before its end: not before half of the rest, and never
-        # faster than the floor (case L10).
-        after = max(after, lifetime / 2, min(policy.floor, lifetime))
+        # The server hands out the same token until shortly before its end: not before half of the rest, and no
+        # faster than the floor, but still inside the lifetime (case L10).
+        after = max(after, lifetime / 2, min(policy.floor, lifetime * 5 / 6))
     due = Due(tokens.obtained_at + after, "due")
     refresh_due_at = _refresh_token_due_at(tokens)
     return Due(refresh_due_at, "refresh_token_aging") if refresh_due_at < due.at else due
