@@ -137,17 +137,27 @@ def opened(state: CredentialState, policy: RotationPolicy, now: float, spread: f
         state = replace(
             state, clock_suspect=True, deliveries=deliveries, recent=(), hour_started_at=0.0,
             last_attempt_at=min(state.last_attempt_at, now - HOUR),
+            tokens=state.tokens and _not_later(state.tokens, now),
         )  # fmt: skip
     if state.refresh_started_at is not None:
         text = "rotator stopped between sending a refresh and saving its answer"
         failed = Unavailable(Reason.INTERRUPTED, delivered=True, text=text)
         started_at = min(state.refresh_started_at, now)
-        state = replace(
-            state, trouble=_ambiguous(state, failed, policy, started_at, now, spread), refresh_started_at=None
-        )
+        trouble = _probing(state, _ambiguous(state, failed, policy, started_at, now, spread), policy)
+        state = replace(state, trouble=trouble, refresh_started_at=None)
     if suspect and state.trouble:
-        state = retry_now(state, now)
+        state = replace(state, trouble=replace(state.trouble, retry_at=now, replayed=True))
     return state
+
+
+def _not_later(tokens: TokenSet, now: float) -> TokenSet:
+    """Cut off the future from a token set's instants, so that no wait reaches beyond one lifetime."""
+    return replace(
+        tokens,
+        obtained_at=min(tokens.obtained_at, now),
+        expires_at=min(tokens.expires_at, now + tokens.lifetime_seconds),
+        refresh_obtained_at=min(tokens.refresh_obtained_at, now),
+    )
 
 
 def adopted(
@@ -271,8 +281,8 @@ def after_refused(state: CredentialState, refused: Refused, policy: RotationPoli
     dead = refused.reason in (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
     status = state.status
     if dead:
-        confirmed = (
-            status is not Status.OK
+        confirmed = status is Status.REAUTHORIZATION_REQUIRED or (
+            status is Status.SUSPECT
             and before is not None
             and before.reason in (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
         )
@@ -295,6 +305,8 @@ def after_refused(state: CredentialState, refused: Refused, policy: RotationPoli
         ambiguous_at=before.ambiguous_at if before else None,
         replayed=before.replayed if before else False,
     )
+    if not dead:
+        trouble = _probing(state, _risking_nothing(state, trouble, policy), policy)
     return replace(state, refresh_started_at=None, status=status, trouble=trouble)
 
 
@@ -305,7 +317,7 @@ def after_unavailable(
     before = state.trouble
     if failed.delivered and grant is Grant.REFRESH_TOKEN:
         started_at = now if state.refresh_started_at is None else state.refresh_started_at
-        trouble = _ambiguous(state, failed, policy, started_at, now, spread)
+        trouble = _probing(state, _ambiguous(state, failed, policy, started_at, now, spread), policy)
         return replace(state, refresh_started_at=None, trouble=trouble)
     failures = (before.failures if before else 0) + 1
     status = state.status
@@ -315,8 +327,6 @@ def after_unavailable(
         if refusals >= policy.suspect_after and status is Status.OK:
             status = Status.SUSPECT
     wait = _backoff(state, failed, policy, failures, now, spread)
-    if status is Status.REAUTHORIZATION_REQUIRED:
-        wait = max(wait, policy.probe_interval or _NEVER)
     trouble = Trouble(
         failures=failures,
         reason=failed.reason,
@@ -327,7 +337,25 @@ def after_unavailable(
         ambiguous_at=before.ambiguous_at if before else None,
         replayed=before.replayed if before else False,
     )
-    return replace(state, refresh_started_at=None, status=status, trouble=trouble)
+    # What never reached the server is no call: an hour without a network must not use up the fuse (case E21).
+    calls = max(0, state.hour_calls - 1) if failed.reason in _UNREACHABLE else state.hour_calls
+    trouble = _probing(state, _risking_nothing(state, trouble, policy), policy)
+    return replace(state, refresh_started_at=None, status=status, trouble=trouble, hour_calls=calls)
+
+
+def _risking_nothing(state: CredentialState, trouble: Trouble, policy: RotationPolicy) -> Trouble:
+    """Keep a token of unknown fate back while the access token is good, whatever became of its replay (invariant 6)."""
+    if trouble.ambiguous_at is None or trouble.retry_at <= trouble.ambiguous_at + policy.replay_window:
+        return trouble
+    return replace(trouble, retry_at=max(trouble.retry_at, nearly_over_at(state.tokens)))
+
+
+def _probing(state: CredentialState, trouble: Trouble, policy: RotationPolicy) -> Trouble:
+    """Probe a dead grant no faster for an outage in between (invariant 7)."""
+    if state.status is not Status.REAUTHORIZATION_REQUIRED:
+        return trouble
+    probe_at = state.last_attempt_at + (policy.probe_interval or _NEVER)
+    return replace(trouble, retry_at=max(trouble.retry_at, probe_at))
 
 
 def _ambiguous(
@@ -385,10 +413,15 @@ def _backoff(
 
 
 def retry_now(state: CredentialState, now: float) -> CredentialState:
-    """End a back-off because something the failure may depend on has changed: a secret, a CA, a person asks."""
-    if state.trouble is None:
+    """End a back-off because something the failure may depend on has changed: a secret, a CA.
+
+    That tells nothing about a token of unknown fate: it goes on waiting until the access token is nearly over.
+    """
+    trouble = state.trouble
+    if trouble is None:
         return state
-    return replace(state, trouble=replace(state.trouble, retry_at=now, replayed=True))
+    retry_at = now if trouble.ambiguous_at is None else max(now, nearly_over_at(state.tokens))
+    return replace(state, trouble=replace(trouble, retry_at=min(trouble.retry_at, retry_at)))
 
 
 def after_publish(
