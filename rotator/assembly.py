@@ -3,6 +3,7 @@
 Parts that are equal are shared: 100,000 credentials of one server have one endpoint and one policy.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -79,7 +80,8 @@ class Assembly:
     def sweep_temporaries(self, plans: Iterable[Plan]) -> None:
         """Remove what a killed process left beside the outputs: it may hold a token (case G6)."""
         for directory in {sink.directory for plan in plans for sink in plan.sinks if isinstance(sink, FileSink)}:
-            atomic.sweep_temporaries(directory)
+            with contextlib.suppress(OSError):  # publishing will say what is wrong with it
+                atomic.sweep_temporaries(directory)
 
     def _read_once(self, source: Source) -> str:
         value = source.read(self.environ)
