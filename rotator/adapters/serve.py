@@ -8,6 +8,7 @@ own `Server` has neither, and would take over the signals and wake up ten times 
 import asyncio
 import errno
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 import uvicorn
@@ -25,6 +26,8 @@ ANSWER_SECONDS: Final = 30.0
 MOST_CONNECTIONS: Final = 64
 _KEEP_ALIVE_SECONDS: Final = 3
 _STOP_SECONDS: Final = 0.8
+_LAST_TURNS: Final = 0.02
+"""What was aborted, or accepted a moment ago, is closed in the loop's next turns."""
 _CURES: Final = {
     errno.EADDRINUSE: "another program listens there; stop it or choose another port",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address; choose one of its own",
@@ -69,7 +72,7 @@ class Server:
     ) -> None:
         """Take over the socket (TCP or unix): it is closed by `stop`."""
         self._listener = listener
-        self._limits = (request_seconds, answer_seconds, most_connections)
+        self._limits = _Limits(request_seconds, answer_seconds, most_connections)
         self._state = ServerState()
         self._config = uvicorn.Config(
             app, loop="none", http="h11", ws="none", lifespan="off", interface="asgi3", log_config=None,
@@ -92,6 +95,7 @@ class Server:
             self._listener.close()
             return
         self._server.close()
+        self._limits.connections = 0
         for connection in tuple(self._state.connections):
             connection.shutdown()
         # A task ends when its answer is taken: that is all that is waited for.
@@ -102,21 +106,33 @@ class Server:
         for task in tuple(self._state.tasks):
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
+        await asyncio.sleep(_LAST_TURNS)
+
+
+@dataclass(slots=True)
+class _Limits:
+    """What a server's connections must keep to. `connections` is 0 once it stops."""
+
+    request_seconds: float
+    answer_seconds: float
+    connections: int
 
 
 class _Connection(H11Protocol):
     """uvicorn's connection with deadlines and a limit to their number."""
 
-    def __init__(self, config: uvicorn.Config, state: ServerState, limits: tuple[float, float, int]) -> None:
+    def __init__(self, config: uvicorn.Config, state: ServerState, limits: _Limits) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
-        self._request_seconds, self._answer_seconds, self._most = limits
+        self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
         self._answering = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
-        if len(self.connections) > self._most:
+        if not self._limits.connections:
+            transport.abort()
+        elif len(self.connections) > self._limits.connections:
             surplus = min((one for one in self.connections if isinstance(one, _Connection)), key=_Connection._patience)
             self.connections.discard(surplus)
             surplus.transport.abort()
@@ -145,7 +161,7 @@ class _Connection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._answering = self._has_request()
-        seconds = self._answer_seconds if self._answering else self._request_seconds
+        seconds = self._limits.answer_seconds if self._answering else self._limits.request_seconds
         self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def _patience(self) -> tuple[bool, float]:

@@ -126,9 +126,9 @@ class _Text(logging.Formatter):
         line = f"{record.levelname:8} {event}: {record.getMessage()}{shown}"
         lines = [line if self._journal else f"{_time(record)} {line}"]
         if record.exc_info:
-            lines += self.formatException(record.exc_info).splitlines()
+            lines += (f"  {each}" for each in self.formatException(record.exc_info).splitlines())
         if record.stack_info:
-            lines += record.stack_info.splitlines()
+            lines += (f"  {each}" for each in record.stack_info.splitlines())
         before = _priority(record) if self._journal else ""
         # A line break in a message, a server's for instance, must not pass for the end of a line of ours.
         return redact("\n".join(before + each.translate(_CONTROL) for each in lines))
