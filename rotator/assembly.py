@@ -33,7 +33,7 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 class InputsUnusable(Exception):  # noqa: N818 - it says what is the matter, for an operator
-    """A configured input that must be read when a plan is made cannot be: one line with the cure."""
+    """What is configured cannot be made into working parts: one line with the cure."""
 
 
 class Assembly:
@@ -67,7 +67,7 @@ class Assembly:
             policy=config.policy,
             grant=config.grant,
             scope=config.scope,
-            extra=tuple((key, self._read_once(source.named(name))) for key, source in config.extra),
+            extra=self._extra_reader(name, config.extra),
             endpoint=self._endpoint(name, config),
             server=_server(endpoint.token_url),
             sinks=sinks,
@@ -83,11 +83,23 @@ class Assembly:
             with contextlib.suppress(OSError):  # publishing will say what is wrong with it
                 atomic.sweep_temporaries(directory)
 
-    def _read_once(self, source: Source) -> str:
-        value = source.read(self.environ)
-        if isinstance(value, InputError):
-            raise InputsUnusable(value.text)
-        return value
+    def _extra_reader(
+        self, name: str, extra: tuple[tuple[str, Source], ...]
+    ) -> Callable[[], tuple[tuple[str, str], ...] | Problem]:
+        if not extra:
+            return _no_extra
+        readers = tuple((key, self._reader(source.named(name))) for key, source in extra)
+
+        def read() -> tuple[tuple[str, str], ...] | Problem:
+            fields = []
+            for key, reader in readers:
+                value = reader()
+                if isinstance(value, Problem):
+                    return value
+                fields.append((key, value))
+            return tuple(fields)
+
+        return read
 
     def _endpoint(self, name: str, config: CredentialConfig) -> HttpTokenEndpoint:
         secret = config.client_secret.named(name) if config.client_secret else None
@@ -178,9 +190,10 @@ class Assembly:
         The two secrets are used once and kept nowhere. Blocks for as long as the token call takes.
         """
         plan = credential.plan
-        answer = plan.endpoint.request(
-            password_request(username, password, plan.scope, plan.extra), (password, username)
-        )
+        extra = plan.extra()
+        if isinstance(extra, Problem):
+            return extra
+        answer = plan.endpoint.request(password_request(username, password, plan.scope, extra), (password, username))
         if isinstance(answer, Granted):
             return self._adopt(credential, answer)
         cure = {
@@ -215,6 +228,10 @@ class Assembly:
         """Close the connections first, the store and its lock last (invariant 13)."""
         self._network.close()
         self.store.close()
+
+
+def _no_extra() -> tuple[tuple[str, str], ...]:
+    return ()
 
 
 def _server(url: str) -> str:

@@ -23,7 +23,8 @@ class Plan:
     policy: RotationPolicy
     grant: Grant
     scope: str
-    extra: tuple[tuple[str, str], ...]
+    extra: Callable[[], tuple[tuple[str, str], ...] | Problem]
+    """Read the further form fields of a token request; they may be secret."""
     endpoint: TokenEndpoint
     server: str
     """Requests to one server are limited together: its host and port."""

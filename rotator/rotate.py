@@ -155,8 +155,13 @@ class Rotator:
         tokens = reserved.tokens
         sent = tokens.refresh_token if tokens else None
         started = time.monotonic()
-        request = refresh_request(plan.grant, tokens, plan.scope, plan.extra)
-        answer = plan.endpoint.request(request, _secrets(tokens))
+        answer: Answer
+        extra = plan.extra()
+        if isinstance(extra, Problem):
+            answer = Unavailable(extra.reason, delivered=False, text=extra.text)
+        else:
+            request = refresh_request(plan.grant, tokens, plan.scope, extra)
+            answer = plan.endpoint.request(request, _secrets(tokens))
         seconds = time.monotonic() - started
         with credential.lock:
             # The pair is made durable here, before a single other field of the answer is looked at.
