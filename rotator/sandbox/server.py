@@ -132,7 +132,8 @@ def _config(sandbox: Sandbox, certfile: Path | None, keyfile: Path | None) -> uv
 def _bind(host: str, port: int) -> socket.socket:
     """Bind a socket of our own: the port is known before anything is served, and a restart gets it back."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol is named; else each kept-alive answer waits 40 ms
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
