@@ -23,16 +23,22 @@ _BARE: Final = r"[^\s\"'&,;<>()\[\]{}\\]+"
 _PATTERNS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
     for pattern, replacement in (
-        # Authorization: Bearer x; (b'authorization', b'Basic x'): to the end of the quoted text or of the line
-        (rf"(\b{_HEADERS}(?:{_QUOTE}\s*[:=,]|\s*[:=])\s*b?(?:{_QUOTE})?)[^\"'\r\n\\]+", rf"\1{REDACTED}"),
-        # "password": "x"; 'password': b'x'; (b'password', b'x'); password='x'
-        (rf"(?<![a-z0-9])({_NAMES}(?:{_QUOTE})?\s*[:=,]\s*b?){_QUOTED}", rf"\1{REDACTED}"),
+        # "password": "x"; 'password': b'x'; (b'authorization', b'Basic x'); password='x'
+        (
+            rf"(?<![a-z0-9])((?:{_NAMES}|{_HEADERS})(?:{_QUOTE})?\s*[:=,]\s*b?){_QUOTED}",
+            rf"\1{REDACTED}",
+        ),
+        # Authorization: Bearer x, to the end of the line
+        (rf"(\b{_HEADERS}\s*[:=]\s*+)(?!\[redacted)[^\r\n]+", rf"\1{REDACTED}"),
         # password=x&; "password": 17
         (rf"(?<![a-z0-9])({_NAMES}(?:{_QUOTE}\s*[:=]|=)\s*)(?!{_QUOTE}|\[redacted){_BARE}", rf"\1{REDACTED}"),
         # access_token: 2YotnFZFEjr1zCsicMWpAA; but not client_secret: cannot read
         (rf"(?<![a-z0-9])({_NAMES}:\s*)(?=(?-i:[a-z]*[0-9A-Z]))[\w.~+/-]{{12,}}=*", rf"\1{REDACTED}"),
         # The scheme tells, wherever it stands; but not Basic authentication
-        (r"\b(Bearer|Basic|N2G-LAN-USER)(\s+)(?=(?-i:[a-z]*[A-Z0-9_~+/=-]))[\w.~+/-]{6,}=*", rf"\1\2{REDACTED}"),
+        (
+            r"\b(Bearer|Basic|N2G-LAN-USER)(\s+)(?=(?-i:[a-z]*[A-Z0-9_~+/=-]))[\w.~+/-]{6,}=*(?![^\s\"',;)\]}])",
+            rf"\1\2{REDACTED}",
+        ),
         # https://user:password@host
         (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+@", rf"\1{REDACTED}@"),
         # A JWT, whole or cut
