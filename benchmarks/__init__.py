@@ -1,0 +1,1 @@
+"""What rotator costs, as ratios measured side by side in one run. `python -m benchmarks [NAME ...] [--quick]`."""
