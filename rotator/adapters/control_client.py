@@ -17,6 +17,7 @@ DENIED: Final = "denied"
 NO_ANSWER: Final = "no_answer"
 UNDER_WAY: Final = "under_way"
 _AT_ONCE: Final = 32
+_LONGEST_WAIT: Final = 0.8  # the daemon answers within a second
 
 Document = Mapping[str, Any]
 
@@ -42,6 +43,7 @@ class ControlClient:
         """Give the daemon `timeout` seconds for each answer, and as long for work on request."""
         self._path = path
         self._timeout = timeout
+        self._wait = f"wait={min(_LONGEST_WAIT, timeout / 2):.3f}"
 
     def get(self, path: str) -> Document | ControlProblem:
         """Ask for something that is there."""
@@ -51,7 +53,7 @@ class ControlClient:
     def post(self, path: str, body: Document | None = None) -> Document | ControlProblem:
         """Have something done and wait until it is, at most for the time given."""
         deadline = time.monotonic() + self._timeout
-        return self._finish(self._exchange("POST", path, body), deadline)
+        return self._finish(self._exchange("POST", f"{path}?{self._wait}", body), deadline)
 
     def post_all(self, paths: Iterable[str]) -> Iterator[tuple[str, Document | ControlProblem]]:
         """Have things done side by side, a few dozen at once; answers come in the order asked."""
@@ -69,7 +71,7 @@ class ControlClient:
             if time.monotonic() >= deadline:
                 text = f"still under way after {self._timeout:g} s, and goes on; see rotator status"
                 return ControlProblem(UNDER_WAY, text)
-            answer = self._exchange("GET", f"/v1/tickets/{answer.number}")
+            answer = self._exchange("GET", f"/v1/tickets/{answer.number}?{self._wait}")
         return answer
 
     def _exchange(self, method: str, path: str, body: Document | None = None) -> Document | ControlProblem | _Ticket:

@@ -1,5 +1,5 @@
 """The command line: parse, validate, run, exit code."""
 
-from rotator.cli.main import main
+from rotator.cli.commands import main
 
 __all__ = ["main"]

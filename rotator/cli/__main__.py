@@ -2,6 +2,6 @@
 
 import sys
 
-from rotator.cli.main import main
+from rotator.cli.commands import main
 
 sys.exit(main())

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from rotator import VERSION
 from rotator.adapters.control import make_control_app, open_control_socket
 from rotator.adapters.file_store import FileStore
+from rotator.adapters.logs import Fanout, LogObserver, configure
 from rotator.adapters.metrics import Metrics
 from rotator.adapters.serve import Server, listen
 from rotator.adapters.web import make_app
@@ -19,29 +20,14 @@ from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, load
 from rotator.daemon import Daemon
-from rotator.ports import Event, Notice, Observer, Problem
-
-
-class Observers:
-    """Passes each event to all who listen; one may join later. Implements `ports.Observer`."""
-
-    def __init__(self) -> None:
-        self._all: tuple[Observer, ...] = ()
-
-    def add(self, observer: Observer) -> None:
-        """Let one more hear of everything."""
-        self._all = (*self._all, observer)
-
-    def notify(self, event: Event) -> None:
-        """Pass it on."""
-        for observer in self._all:
-            observer.notify(event)
+from rotator.ports import Notice, Observer, Problem
 
 
 @contextlib.contextmanager
 def composed(path: Path, config: Config) -> Iterator[tuple[Daemon, Assembly, Metrics]]:
     """Open the store and put the daemon together; the daemon closes what it was given."""
-    observers = Observers()
+    configure(config.log.level, config.log.format)
+    observers = Fanout([LogObserver()])
     store = FileStore.open(config.daemon.state_directory, config.daemon.spill_directory)
     if isinstance(store, Problem):
         raise Stop(code_of(store.reason), store.text)

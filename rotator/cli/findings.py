@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import socket
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from rotator.adapters import atomic
 from rotator.adapters.control_client import ControlProblem
 from rotator.adapters.endpoint import EndpointSettings, probe
 from rotator.adapters.file_store import FileStore
+from rotator.adapters.serve import listen
 from rotator.cli import offline
 from rotator.cli.common import Settings, client_of, is_no_daemon
 from rotator.cli.exits import Stop
@@ -177,15 +177,11 @@ def _metrics_address(config: Config) -> Iterator[Finding]:
     metrics = config.metrics
     if not metrics.enabled:
         return
-    try:
-        place = socket.getaddrinfo(metrics.host, metrics.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(place[0], place[1]) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(place[4])
-    except OSError as error:
-        text = f"metrics.listen: {metrics.host}:{metrics.port}: {error.strerror}: choose another address or port"
-        yield Finding(WARN if metrics.optional else FAIL, text)
+    listener = listen(metrics.host, metrics.port)
+    if isinstance(listener, Problem):
+        yield Finding(WARN if metrics.optional else FAIL, f"metrics.listen: {listener.text}")
     else:
+        listener.close()
         yield Finding(OK, f"metrics: {metrics.host}:{metrics.port} is free")
 
 
