@@ -76,6 +76,8 @@ class Rotator:
         else:
             self._heed_inputs(credential)
             outcome = self._work(credential)
+            if isinstance(outcome, Wait) and outcome.why == Reason.SAVE_FAILED:
+                credential.asked = False  # whoever asked is told now, not when the disk has room again
         self._answer_waiters(credential)
         return outcome
 
@@ -149,11 +151,13 @@ class Rotator:
                 return True  # somebody logged in meanwhile: ask again what is due
             reserved = transitions.begin_refresh(state, self._clock.now())
             if not self._save(credential, reserved, reserving=True):
-                return False
+                newer = self._newer_in_store(credential, state)
+                if newer is not None:
+                    credential.state, credential.durable_generation, credential.unsaved = newer, newer.generation, False
+                return newer is not None
             reserved = credential.state
         self._observer.notify(RefreshStarted(credential.name, why))
         tokens = reserved.tokens
-        sent = tokens.refresh_token if tokens else None
         started = time.monotonic()
         answer: Answer
         extra = plan.extra()
@@ -170,7 +174,7 @@ class Rotator:
                 granted = transitions.received(reserved, answer, plan.policy, self._clock.now())
                 self._save(credential, granted, holds_new_pair=True)
             elif not late:
-                self._save(credential, self._after_failure(credential, reserved, answer, sent))
+                self._save(credential, self._after_failure(credential, reserved, answer))
         credential.asked = False
         oddities: tuple[Oddity, ...] = ()
         if not late and isinstance(answer, Granted):
@@ -178,25 +182,26 @@ class Rotator:
         self._tell(credential, reserved, answer, seconds, oddities, late=late)
         return True
 
-    def _after_failure(
-        self, credential: Credential, reserved: CredentialState, answer: Answer, sent: str | None
-    ) -> CredentialState:
+    def _after_failure(self, credential: Credential, reserved: CredentialState, answer: Answer) -> CredentialState:
         plan, now = credential.plan, self._clock.now()
         if isinstance(answer, Refused):
             if answer.reason in _DEAD:
-                # Somebody may have logged in behind our back: believe the store before the server (invariant 7).
-                stored = self._store.load(credential.name)
-                found = None if isinstance(stored, Problem) else stored.state
-                if (
-                    found
-                    and found.tokens
-                    and found.generation > reserved.generation
-                    and found.tokens.refresh_token != sent
-                ):
-                    return replace(found, refresh_started_at=None, trouble=None, status=Status.OK)
+                newer = self._newer_in_store(credential, reserved)
+                if newer is not None:
+                    return newer
             return transitions.after_refused(reserved, answer, plan.policy, now)
         assert isinstance(answer, Unavailable)  # noqa: S101 - Granted is dealt with by the caller
         return transitions.after_unavailable(reserved, answer, plan.policy, plan.grant, now, credential.spread)
+
+    def _newer_in_store(self, credential: Credential, state: CredentialState) -> CredentialState | None:
+        """Return what somebody stored behind our back: believe the store before the server (invariant 7, case C14)."""
+        stored = self._store.load(credential.name)
+        found = None if isinstance(stored, Problem) else stored.state
+        if found is None or found.tokens is None or found.generation <= state.generation:
+            return None
+        if state.tokens is not None and found.tokens.refresh_token == state.tokens.refresh_token:
+            return None
+        return replace(found, refresh_started_at=None, trouble=None, status=Status.OK)
 
     def _judge(self, credential: Credential, *, on_schedule: bool) -> tuple[Oddity, ...]:
         with credential.lock:
@@ -326,6 +331,8 @@ class Rotator:
         state = loaded.state or CredentialState()
         plan, now = credential.plan, self._clock.now()
         with credential.lock:
+            if credential.state is not None:
+                return True  # somebody else was quicker
             credential.problem = None
             credential.durable_generation = state.generation
             opened = transitions.opened(state, plan.policy, now, spread_of(credential.name, state.generation))
@@ -341,6 +348,8 @@ class Rotator:
 
     def adopt(self, credential: Credential, tokens: TokenSet, seed_fingerprint: str | None = None) -> Problem | None:
         """Take over the tokens of a login or a seed; a Problem says that only memory holds them so far."""
+        if credential.state is None:
+            self._open(credential)  # a login may come before the first step, and continues what is stored
         with credential.lock:
             state = credential.state or CredentialState()
             keep = credential.plan.policy.keep_generations
@@ -366,9 +375,7 @@ class Rotator:
 
     def _heed_inputs(self, credential: Credential) -> None:
         plan = credential.plan
-        if plan.stamp is None:
-            return
-        stamp = plan.stamp()
+        stamp = plan.stamp() if plan.stamp else None
         if stamp == credential.seen_stamp:
             return
         first, credential.seen_stamp = credential.seen_stamp is UNSEEN, stamp
