@@ -7,6 +7,7 @@ does not hold up its neighbours.
 
 import heapq
 import itertools
+import math
 import threading
 from collections import deque
 from typing import Final
@@ -36,8 +37,10 @@ class Agenda:
             self._push(credential, at)
 
     def _push(self, credential: Credential, at: float) -> None:
+        if math.isnan(credential.due_at):
+            return  # forgotten
         credential.due_at = at
-        if not credential.busy:
+        if not credential.busy and at < math.inf:
             heapq.heappush(self._heap, (at, next(self._order), credential))
             if len(self._heap) > _TIDY_ABOVE and self._heap[0][2].due_at != self._heap[0][0]:
                 self._drop_stale()
@@ -80,7 +83,7 @@ class Agenda:
             credential.busy = False
             if not self._out:
                 self._lock.notify_all()
-            self._push(credential, min(at, credential.due_at))
+            self._push(credential, min(credential.due_at, at))
 
     def forget(self, credential: Credential) -> None:
         """Let a credential that is no longer configured never come up again."""
