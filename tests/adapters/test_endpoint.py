@@ -660,15 +660,31 @@ def test_a_round_is_bounded(client: Client) -> None:
     assert time.monotonic() - started < 8
 
 
+class Stopping(threading.Event):
+    """Tells when somebody has begun to wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait, and tell that this has begun."""
+        self.waited_for.set()
+        return super().wait(timeout)
+
+
 def test_stopping_ends_a_wait_at_once(client: Client) -> None:
     """E16: a wait on a server's word ends within a second of being told to stop, without another request."""
+    client.stopping = stopping = Stopping()
     answers: list[Answer] = []
     with Server(answering(status="429 Too Many Requests", headers=("Retry-After: 5",))) as server:
         thread = threading.Thread(target=lambda: answers.append(client.request(server.url)))
         thread.start()
-        assert server.has_request.wait(DEADLINE)
+        assert stopping.waited_for.wait(DEADLINE)
+        thread.join(1.2)  # longer than the floor, which would hide a second request
+        assert thread.is_alive()
         stopped = time.monotonic()
-        client.stopping.set()
+        stopping.set()
         thread.join(DEADLINE)
 
         assert time.monotonic() - stopped < 1

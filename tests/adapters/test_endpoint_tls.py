@@ -236,9 +236,10 @@ def test_a_client_certificate_is_shown_where_asked_for(client: Client, certifica
     with Server(answering(BODY), demanding) as server:
         shown = client.request(server.url, ca_file=ca_file, client_certificate=certificate, client_key=key)
         assert isinstance(shown, Granted)
-        text = undelivered(client.request(server.url, ca_file=ca_file), Reason.TLS)
+        for _ in range(8):  # the refusal may come before our form has left, or after
+            text = undelivered(client.request(server.url, ca_file=ca_file), Reason.TLS)
+            assert "client certificate" in text
 
-    assert "client certificate" in text
     assert len(server.requests) == 1
 
 

@@ -144,14 +144,21 @@ class Server:
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             if self._tls:
-                try:
-                    connection = self._tls.wrap_socket(connection, server_side=True)
-                except OSError:
-                    connection.close()
-                    raise
+                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
                 self._open.append(connection)
             with connection:
+                if isinstance(connection, ssl.SSLSocket):
+                    _shake_hands(connection)
                 self.script(Peer(connection, self))
+
+
+def _shake_hands(connection: ssl.SSLSocket) -> None:
+    try:
+        connection.do_handshake()
+    except OSError:
+        while socket.socket.recv(connection, 65536):
+            pass  # closing with bytes unread would reset the connection, and the alert would be lost
+        raise
 
 
 def answering(*bodies: bytes, status: str = "200 OK", headers: tuple[str, ...] = ()) -> Script:

@@ -40,8 +40,7 @@ BODY_LIMIT: Final = 1 << 20
 """Bytes of an answer that are read; token answers are a few thousand."""
 ATTEMPTS: Final = 3
 ROUND_SECONDS: Final = 8.0
-"""No repetition starts later than this: longer waits are the schedule's (case E18)."""
-SHORT_RETRY_AFTER: Final = 5.0
+"""No repetition starts later than this: longer waits are the schedule's (cases E14, E18)."""
 
 _REPEATED: Final = frozenset({Reason.DNS, Reason.CONNECT})
 _SPENT_FIELDS: Final = frozenset({"refresh_token", "username", "password"})
@@ -126,8 +125,15 @@ class HttpTokenEndpoint:
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Send the form; see `ports.TokenEndpoint.request`."""
         deadline = time.monotonic() + self._settings.total_timeout
-        answer: Answer = self._repeat(self._attempt, request, secrets, deadline)
-        return answer
+        answers: list[Answer] = []
+
+        def attempt() -> Answer:
+            if not (answers and self._stopping.is_set()):  # else it was stopping that ended the wait
+                answers.append(self._attempt(request, secrets, deadline))
+            return answers[-1]
+
+        self._repeat(attempt)
+        return answers[-1]
 
     def close(self) -> None:
         """Close idle connections. Not needed if the network is shared and closed."""
@@ -249,7 +255,7 @@ def _repeatable(answer: Answer) -> bool:
     if not isinstance(answer, Unavailable) or answer.delivered:
         return False
     if answer.reason in (Reason.RATE_LIMITED, Reason.UNAVAILABLE):
-        return answer.retry_after is not None and answer.retry_after <= SHORT_RETRY_AFTER
+        return answer.retry_after is not None  # a long one ends the round
     return answer.reason in _REPEATED
 
 

@@ -79,8 +79,6 @@ def _undelivered(cause: BaseException, *, sent: bool) -> tuple[Reason, str] | No
     elif sent:
         return None
     elif isinstance(cause, socket.gaierror):
-        if _out_of_descriptors():  # then the resolver fails too, and blames the name
-            return Reason.LOCAL_RESOURCES, os.strerror(errno.EMFILE)
         return Reason.DNS, f"the name cannot be resolved ({cause.strerror})"
     elif isinstance(cause, UnicodeError):  # Python's own verdict on a label that is too long
         return Reason.DNS, "this cannot be a host's name"
@@ -95,11 +93,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _out_of_descriptors() -> bool:
-    try:
-        socket.socket().close()
-    except OSError:
-        return True
-    return False
