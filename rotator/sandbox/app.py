@@ -1,6 +1,7 @@
 """CE-API over HTTP: two token endpoints and a protected resource. `control` adds the paths below `/sandbox/`."""
 
 import asyncio
+import time
 from base64 import b64decode
 from collections import Counter
 from typing import Final
@@ -19,7 +20,7 @@ from rotator.sandbox.control import control_routes
 from rotator.sandbox.odd import Reply, Step
 from rotator.sandbox.sandbox import Sandbox
 
-_HANG_LOOK_SECONDS: Final = 0.02
+_LOOK_SECONDS: Final = 0.02
 
 Form = dict[str, str]
 
@@ -58,7 +59,7 @@ class TokenEndpoint:
         step = self._sandbox.next_step()
         with self._server.under_way(sent):
             if wait := self._sandbox.switches.latency_seconds:
-                await asyncio.sleep(wait)
+                await self._delay(wait)
             response = await self._respond(request, form, sent, step)
             await response(scope, receive, send)
 
@@ -80,11 +81,19 @@ class TokenEndpoint:
             await self._hang(request)
         return _response(self._word(answer, sent, step.oddity), HalfAnswer if step.fault == "half" else Response)
 
+    async def _delay(self, seconds: float) -> None:
+        """Wait, whether or not the client is still there; a turned switch ends it, and so does the server's stop."""
+        changes, end = self._sandbox.changes, time.monotonic() + seconds
+        left = seconds
+        while left > 0 and self._sandbox.changes == changes:  # noqa: ASYNC110 -- other threads turn the switches
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
+            left = end - time.monotonic()
+
     async def _hang(self, request: Request) -> bool:
         """Wait until a switch is turned; whether the client is still there."""
         changes = self._sandbox.changes
         while self._sandbox.changes == changes:
-            await asyncio.sleep(_HANG_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
             if await request.is_disconnected():
                 return False
         return True
@@ -110,7 +119,7 @@ class TokenEndpoint:
     def _word(self, answer: Granted | Refused, sent: str, oddity: str) -> Reply:
         if isinstance(answer, Granted):
             reword = odd.GRANT_ODDITIES.get(oddity)
-            grant = odd.Grant(answer.fields, sent, self._sandbox.switches.refresh_lifetime)
+            grant = odd.Grant(answer.fields, sent, self._sandbox.switches.refresh_lifetime, answer.age)
             return reword(grant) if reword else odd.json_reply(200, answer.fields)
         if answer.error == "invalid_grant" and oddity in odd.REFUSAL_ODDITIES:
             return odd.REFUSAL_ODDITIES[oddity](sent)

@@ -28,6 +28,7 @@ class _Family:
     """All tokens that come from one login."""
 
     user: str
+    began_at: float
     revoked: bool = False
 
 
@@ -58,6 +59,8 @@ class Granted:
     """The fields of a successful answer."""
 
     fields: dict[str, Any]
+    age: float = 0.0
+    """Seconds since the login that the tokens come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ def make_jwt(claims: Mapping[str, Any], key: bytes) -> str:
     return f"{head}.{body}.{_base64(hmac.digest(key, f'{head}.{body}'.encode(), 'sha256'))}"
 
 
-def _random_token(switches: Switches) -> str:
-    return switches.token_prefix + secrets.token_urlsafe(32)
+def _random_token(switches: Switches, kind: str) -> str:
+    return f"{switches.token_prefix}{kind}-{secrets.token_urlsafe(32)}"
 
 
 def _base64(raw: bytes) -> str:
@@ -228,15 +231,16 @@ class AuthorizationServer:
         now = self._clock()
         if refused := self._judge_refresh(refresh, now, switches):
             return refused
+        age = now - refresh.family.began_at
         if refresh.used_at is not None and refresh.answer is not None:
             if switches.grace_answer == "new":
-                return Granted(self._answer(self._new_pair(refresh.family, switches)))
-            return Granted(self._answer(refresh.answer, age=now - refresh.used_at))
+                return Granted(self._answer(self._new_pair(refresh.family, switches)), age)
+            return Granted(self._answer(refresh.answer, age=now - refresh.used_at), age)
         pair = self._new_pair(refresh.family, switches, keep=None if rotate else form["refresh_token"])
         if rotate:
             refresh.used_at, refresh.answer = now, pair
         self._books.refresh_grants += 1
-        return Granted(self._answer(pair))
+        return Granted(self._answer(pair), age)
 
     def _judge_refresh(self, refresh: _Refresh, now: float, switches: Switches) -> Refused | None:
         in_grace = refresh.used_at is not None and now - refresh.used_at < switches.grace_seconds
@@ -266,13 +270,13 @@ class AuthorizationServer:
         return Refused("invalid_grant", description)
 
     def _new_family(self, user: str) -> _Family:
-        family = _Family(user)
+        family = _Family(user, self._clock())
         self._families.append(family)
         return family
 
     def _new_access(self, family: _Family, switches: Switches, *, jwt: bool) -> tuple[str, float]:
         expires_at = self._clock() + switches.access_lifetime
-        token = _random_token(switches)
+        token = _random_token(switches, "AT")
         if jwt:
             token = make_jwt({"sub": family.user, "exp": int(expires_at), "jti": token}, self._key)
         self._access[token] = _Access(family, expires_at)
@@ -281,11 +285,13 @@ class AuthorizationServer:
 
     def _new_pair(self, family: _Family, switches: Switches, keep: str | None = None) -> _Pair:
         access_token, expires_at = self._new_access(family, switches, jwt=switches.jwt_access_tokens)
-        refresh_token = keep or _random_token(switches)
+        refresh_token = keep or _random_token(switches, "RT")
         if not keep:
             self._refresh[refresh_token] = _Refresh(family, self._clock() + switches.refresh_lifetime)
-        claims = {"sub": family.user, "aud": self._client_id, "exp": int(expires_at), "jti": _random_token(switches)}
-        id_token = make_jwt(claims, self._key)
+        name = _random_token(switches, "IT")
+        id_token = make_jwt(
+            {"sub": family.user, "aud": self._client_id, "exp": int(expires_at), "jti": name}, self._key
+        )
         return _Pair(access_token, refresh_token, id_token, switches.access_lifetime)
 
     def _answer(self, pair: _Pair, age: float = 0.0) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Grant:
     fields: dict[str, Any]
     sent_refresh_token: str
     refresh_lifetime_seconds: float
+    login_age_seconds: float
 
 
 def json_reply(status: int, fields: object, *headers: tuple[str, str]) -> Reply:
@@ -116,6 +117,10 @@ GRANT_ODDITIES: Final[dict[str, Callable[[Grant], Reply]]] = {
     "refresh_token_repeated": lambda grant: json_reply(200, grant.fields | {"refresh_token": grant.sent_refresh_token}),
     "refresh_expires_in": lambda grant: json_reply(
         200, grant.fields | {"refresh_expires_in": int(grant.refresh_lifetime_seconds)}
+    ),
+    "refresh_expires_in_shrinking": lambda grant: json_reply(  # a server with an absolute end of the session
+        200,
+        grant.fields | {"refresh_expires_in": max(0, int(grant.refresh_lifetime_seconds - grant.login_age_seconds))},
     ),
     "access_token_missing": _without("access_token"),
     "access_token_null": _with(access_token=None),

@@ -23,12 +23,12 @@ class Switches:
     grace_seconds: float = _switch("How long a used refresh token is still answered", 0.0)
     grace_answer: str = _switch("A replay in the grace window gets the same or a new pair", "same", "same", "new")
     reuse_revokes_family: bool = _switch(
-        "Reuse outside the grace window revokes every token of the family", default=False
+        "Reuse outside the grace window revokes every token of the family", default=True
     )
     access_lifetime: float = _switch("Lifetime of an access token in seconds", 3600.0)
     refresh_lifetime: float = _switch("Lifetime of a refresh token in seconds", 30 * 86_400.0)
     jwt_access_tokens: bool = _switch("/v2/token issues JWT access tokens (/v1/token always does)", default=False)
-    token_prefix: str = _switch("Text that every token starts with, to find tokens in logs", "")
+    token_prefix: str = _switch("What every token starts with, to find tokens in logs; in a JWT, its jti", "PLANTED-")
     latency_seconds: float = _switch("Wait before a token request is looked at", 0.0)
     fault: str = _switch("Fault that strikes token requests (GET /sandbox/ lists them)", "")
     fault_ratio: float = _switch("Share of the token requests that the fault strikes, 0 to 1", 1.0)

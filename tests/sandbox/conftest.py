@@ -1,5 +1,6 @@
 """A sandbox on a loopback port, its clock, and a client that knows its forms."""
 
+import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,12 @@ from rotator.sandbox.server import SandboxServer
 
 CLIENT = {"client_id": "sandbox-client", "client_secret": "sandbox-secret"}
 LOGIN = {"grant_type": "password", "username": "user@example.com", "password": "sandbox-password"}
+
+
+def assert_no_error_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Demand that the web server found nothing wrong with the application."""
+    records = caplog.get_records("call") + caplog.get_records("teardown")
+    assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
 
 
 class HandClock:
@@ -69,8 +76,8 @@ class Customer:
 
 
 @pytest.fixture
-def customer() -> Generator[Customer]:
-    """Serve a sandbox whose clock stands, and a client for it."""
+def customer(caplog: pytest.LogCaptureFixture) -> Generator[Customer]:
+    """Serve a sandbox whose clock stands, and a client for it; the web server may not log an error."""
     clock = HandClock()
     users = {"user@example.com": "sandbox-password", "fleet-*@example.com": "sandbox-password"}
     with (
@@ -78,3 +85,4 @@ def customer() -> Generator[Customer]:
         httpx.Client(base_url=server.url, trust_env=False) as http,
     ):
         yield Customer(server.sandbox, clock, http)
+    assert_no_error_logged(caplog)

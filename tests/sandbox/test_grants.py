@@ -7,6 +7,7 @@ import pytest
 
 from rotator.sandbox.books import Books
 from tests.sandbox.conftest import CLIENT, LOGIN, Customer
+from tests.secrets_scan import PREFIX, secrets_in
 
 
 def test_login_answers_in_the_shape_of_ce_api(customer: Customer) -> None:
@@ -172,12 +173,16 @@ def test_revoking_one_user(customer: Customer) -> None:
     assert (customer.books.grants_revoked, customer.books.families_revoked) == (1, 0)
 
 
-def test_tokens_can_be_marked(customer: Customer) -> None:
-    """With a token prefix, access and refresh tokens start with it."""
-    customer.sandbox.change(token_prefix="mark-")
+def test_tokens_are_marked(customer: Customer) -> None:
+    """A search for planted secrets finds every token, also where a JWT hides its mark; another mark can be chosen."""
     pair = customer.login()
-    assert pair["access_token"].startswith("mark-")
-    assert pair["refresh_token"].startswith("mark-")
+    assert pair["access_token"].startswith(PREFIX + "AT-")
+    assert pair["refresh_token"].startswith(PREFIX + "RT-")
+    customer.sandbox.change(jwt_access_tokens=True)
+    jwt = customer.login()["access_token"]
+    assert all(secrets_in(token) for token in (pair["id_token"], jwt))
+    customer.sandbox.change(token_prefix="mark-", jwt_access_tokens=False)
+    assert customer.login()["refresh_token"].startswith("mark-RT-")
 
 
 def test_issue_needs_no_password(customer: Customer) -> None:

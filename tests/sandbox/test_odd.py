@@ -153,3 +153,12 @@ def test_jwt_that_ends_before_expires_in(customer: Customer) -> None:
     assert pair["access_token"].count(".") == 2
     customer.clock.now += 60
     assert customer.me(pair["access_token"]).status_code == 401
+
+
+def test_session_with_an_absolute_end(customer: Customer) -> None:
+    """B30: `refresh_expires_in_shrinking` counts from the login and does not start anew with each refresh."""
+    customer.sandbox.change(odd="refresh_expires_in_shrinking", refresh_lifetime=7200)
+    pair = customer.login()
+    customer.clock.now += 3000
+    after = customer.granted(customer.refresh(pair["refresh_token"]))
+    assert (pair["refresh_expires_in"], after["refresh_expires_in"]) == (7200, 4200)

@@ -10,6 +10,7 @@ from tests.sandbox.conftest import Customer
 
 def test_reuse_without_grace_is_refused(customer: Customer) -> None:
     """Without a grace window a used refresh token is invalid_grant; without revocation the new one stays good."""
+    customer.sandbox.change(reuse_revokes_family=False)
     first = customer.login()
     second = customer.granted(customer.refresh(first["refresh_token"]))
     assert customer.refused(customer.refresh(first["refresh_token"])) == (400, "invalid_grant")
@@ -20,7 +21,6 @@ def test_reuse_without_grace_is_refused(customer: Customer) -> None:
 
 def test_reuse_revokes_the_family(customer: Customer) -> None:
     """C20: with family revocation, reuse kills every refresh and access token of that login, and of no other."""
-    customer.sandbox.change(reuse_revokes_family=True)
     first, other = customer.login(), customer.login()
     second = customer.granted(customer.refresh(first["refresh_token"]))
     for _ in range(2):
@@ -33,7 +33,7 @@ def test_reuse_revokes_the_family(customer: Customer) -> None:
 
 def test_replay_in_the_grace_window_gets_the_same_pair(customer: Customer) -> None:
     """B12: a replay within the window gets the first answer and the lifetime that is left; later it is reuse."""
-    customer.sandbox.change(grace_seconds=10, reuse_revokes_family=True)
+    customer.sandbox.change(grace_seconds=10)
     first = customer.login()
     second = customer.granted(customer.refresh(first["refresh_token"]))
     customer.clock.now += 9
