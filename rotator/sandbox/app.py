@@ -85,7 +85,7 @@ class TokenEndpoint:
         """Wait, whether or not the client is still there; a turned switch ends it, and so does the server's stop."""
         changes, end = self._sandbox.changes, time.monotonic() + seconds
         left = seconds
-        while left > 0 and self._sandbox.changes == changes:  # noqa: ASYNC110 -- other threads turn the switches
+        while left > 0 and self._sandbox.changes == changes:
             await asyncio.sleep(min(left, _LOOK_SECONDS))
             left = end - time.monotonic()
 

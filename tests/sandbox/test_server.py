@@ -35,9 +35,10 @@ def test_state_survives_a_restart_of_the_server() -> None:
     server.stop()
 
 
-def test_stop_lets_hanging_requests_go(caplog: pytest.LogCaptureFixture) -> None:
-    """Stopping neither waits for a request that would hang for ever nor has to cancel it."""
-    server = SandboxServer(switches=Switches(fault="hang")).start()
+@pytest.mark.parametrize("switches", [Switches(fault="hang"), Switches(latency_seconds=60)], ids=["hang", "latency"])
+def test_stop_lets_hanging_requests_go(switches: Switches, caplog: pytest.LogCaptureFixture) -> None:
+    """Stopping neither waits for a request that would hang for ever, or long, nor has to cancel it."""
+    server = SandboxServer(switches=switches).start()
     errors: list[Exception] = []
 
     def post() -> None:
