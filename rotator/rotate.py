@@ -179,6 +179,8 @@ class Rotator:
         oddities: tuple[Oddity, ...] = ()
         if not late and isinstance(answer, Granted):
             oddities = self._judge(credential, on_schedule=why in ("due", Reason.FUSE_BLOWN, "refresh_token_aging"))
+            if answer.form_encoded:
+                oddities = (*oddities, Oddity.FORM_ENCODED)
         self._tell(credential, reserved, answer, seconds, oddities, late=late)
         return True
 

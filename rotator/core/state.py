@@ -259,7 +259,7 @@ def judged(
     if state.unjudged is None or state.tokens is None:
         return state, ()
     oddities: tuple[Oddity, ...]
-    if not state.tokens.access_token or (state.repeated and "expires_in" not in state.unjudged):
+    if state.tokens.obtained_at < state.last_success_at:  # `received` kept the access token: none had come
         verdict_tokens = state.tokens
         oddities = (Oddity.ACCESS_TOKEN_MISSING,)
     else:
