@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rotator.adapters.control_client import ControlProblem
 from rotator.adapters.file_store import FileStore
-from rotator.assembly import Assembly, InputsUnusable
+from rotator.assembly import Assembly
 from rotator.cli.common import say
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, CredentialConfig, OutputConfig
@@ -127,22 +127,11 @@ def _assembled(config: Config) -> Iterator[Assembly]:
             yield assembly
 
 
-def _credential(assembly: Assembly, name: str, config: CredentialConfig) -> Credential:
-    try:
-        return Credential(name, assembly.plan(name, config))
-    except InputsUnusable as error:
-        raise Stop(ExitCode.CONFIG, f"{name}: {error}") from None
-
-
 def login(config: Config, name: str, body: Mapping[str, str]) -> dict[str, Any]:
     """Log in, save, and bring outputs up to date; a bare refresh token is tried out at once."""
     chosen = named(config, name)
     with _assembled(config) as assembly:
-        credential = _credential(assembly, name, chosen[name])
-        # What is saved is read first, so that the generation goes on from it; nothing is refreshed yet.
-        assembly.stopping.set()
-        assembly.rotator.step(credential)
-        assembly.stopping.clear()
+        credential = Credential(name, assembly.plan(name, chosen[name]))
         if "pair" in body:
             problem = assembly.adopt_pair(credential, body["pair"])
         else:
@@ -160,7 +149,7 @@ def rotations(
     chosen = named(config, name)
     with _assembled(config) as assembly:
         for one in sorted(chosen):
-            credential = _credential(assembly, one, chosen[one])
+            credential = Credential(one, assembly.plan(one, chosen[one]))
             yield one, _rotation(assembly, credential, time.monotonic() + timeout)
 
 

@@ -246,12 +246,14 @@ def test_a_locked_state_directory_without_a_socket_is_told(rotator: Place) -> No
         store.close()
 
 
-def test_an_extra_field_that_cannot_be_read_stops_the_command(rotator: Place) -> None:
-    """The credential, the place and the cure are named."""
+def test_an_extra_field_that_cannot_be_read_stops_the_command(rotator: Place, server: SandboxServer) -> None:
+    """The place and the cure are named, and nothing is sent."""
+    rotator.login()
     rotator.configure('extra = { audience = { env = "NO_SUCH_VARIABLE" } }')
     run = rotator("rotate", "home")
     assert run.code == 78
-    assert run.lines == ["rotator: home: environment variable NO_SUCH_VARIABLE is not set: set it"]
+    assert "environment variable NO_SUCH_VARIABLE is not set: set it" in run.lines[-1]
+    assert server.sandbox.books.token_requests.total() == 1
 
 
 def test_run_once_refreshes_what_is_due(rotator: Place, server: SandboxServer) -> None:
