@@ -26,8 +26,8 @@ ANSWER_SECONDS: Final = 30.0
 MOST_CONNECTIONS: Final = 64
 _KEEP_ALIVE_SECONDS: Final = 3
 _STOP_SECONDS: Final = 0.8
-_LAST_TURNS: Final = 0.02
-"""What was aborted, or accepted a moment ago, is closed in the loop's next turns."""
+_LAST_TURNS: Final = 5
+"""What was aborted, or accepted a moment ago, is closed within so many turns of the loop."""
 _CURES: Final = {
     errno.EADDRINUSE: "another program listens there; stop it or choose another port",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address; choose one of its own",
@@ -106,7 +106,8 @@ class Server:
         for task in tuple(self._state.tasks):
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
-        await asyncio.sleep(_LAST_TURNS)
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
 
 
 @dataclass(slots=True)
