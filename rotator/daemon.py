@@ -21,7 +21,7 @@ from rotator.agenda import Agenda
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
 from rotator.core.model import Halt, Reason, TokenSet
-from rotator.core.standing import CredentialView, Standing
+from rotator.core.standing import CredentialView, Standing, shifted
 from rotator.core.state import Status, with_sinks
 from rotator.credential import Credential, Plan
 from rotator.ports import Counts, Event, Health, Notice, Problem, StatusChanged
@@ -128,8 +128,8 @@ class Daemon:
         patience = self._config.daemon.drain_timeout
         if not await asyncio.get_running_loop().run_in_executor(self._helpers, self._agenda.wait_idle, patience):
             self._assembly.abort_all()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._helpers.shutdown(wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._helpers.shutdown, cancel_futures=True)
         unsaved = [c.name for c in self._credentials.values() if c.unsaved and not self._rotator.save_unsaved(c)]
         if unsaved:
             self._exit = Exit.UNSAVED
@@ -243,12 +243,19 @@ class Daemon:
         for name in sorted(self._credentials):
             credential = self._credentials.get(name)
             if credential is not None:
-                yield credential.view(self._assembly.fingerprint)
+                yield self._show(credential)
 
     def find(self, name: str) -> CredentialView | None:
         """Show one credential."""
         credential = self._credentials.get(name)
-        return credential.view(self._assembly.fingerprint) if credential else None
+        return self._show(credential) if credential else None
+
+    def _show(self, credential: Credential) -> CredentialView:
+        return self._as_wall(credential.view(self._assembly.fingerprint))
+
+    def _as_wall(self, shown: CredentialView) -> CredentialView:
+        now = self._clock.now()
+        return shifted(shown, self._clock.wall(now) - now)
 
     def tokens(self, name: str) -> TokenSet | None:
         """Return the current token set, its end as the wall clock would show it."""
@@ -289,9 +296,8 @@ class Daemon:
 
     def counts(self) -> Counts:
         """Return what the daemon counts itself."""
-        now = self._clock.now()
         return Counts(
-            started_at=self._started_at,
+            started_at=self._clock.wall(self._started_at),
             sweep_lag_seconds=max(0.0, time.monotonic() - self._swept_at - SWEEP_SECONDS),
             under_way=self._agenda.under_way,
             clock_jumps_forward=self._clock.jumps_forward,
@@ -299,7 +305,7 @@ class Daemon:
             reloads_good=self._reloads[0],
             reloads_bad=self._reloads[1],
             last_reload_good=self._last_reload[0],
-            last_reload_at=min(self._last_reload[1], now),
+            last_reload_at=self._clock.wall(self._last_reload[1]),
         )
 
     async def rotate(self, name: str) -> CredentialView | Problem:
@@ -309,7 +315,7 @@ class Daemon:
             return _unknown(name, self._credentials)
         waiter = self._rotator.ask(credential)
         self._wake(credential)
-        return await asyncio.wrap_future(waiter)
+        return self._as_wall(await asyncio.wrap_future(waiter))
 
     async def login(self, name: str, username: str, password: str) -> CredentialView | Problem:
         """Get the first pair by the password grant."""
@@ -330,7 +336,7 @@ class Daemon:
                 return problem
             self._rotator.publish_due(credential)
             self._wake(credential)
-            return credential.view(self._assembly.fingerprint)
+            return self._show(credential)
 
         return await asyncio.get_running_loop().run_in_executor(self._helpers, run)
 

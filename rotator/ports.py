@@ -191,7 +191,7 @@ class Desk(Protocol):
 
     The plain methods only look, are quick and may be called from any thread. The coroutines belong to the
     daemon's event loop and return within a bounded time; a token call that hangs holds none of them up but its own
-    caller. A Problem is shown as it is.
+    caller. A Problem is shown as it is. Instants are as the wall clock shows them: they are for others to compare.
     """
 
     def views(self) -> Iterator[CredentialView]:
@@ -201,7 +201,7 @@ class Desk(Protocol):
         """Show one credential; None if it is not configured."""
 
     def tokens(self, name: str) -> TokenSet | None:
-        """Return the current token set with `expires_at` as the wall clock would show it; None if there is none."""
+        """Return the current token set; None if there is none."""
 
     def health(self) -> Health:
         """Answer the probes."""

@@ -16,9 +16,7 @@ _JUMP: Final = 2.0
 class BootClock:
     """Implements `rotator.ports.Clock`; thread-safe."""
 
-    def __init__(
-        self, wall: Callable[[], float] = time.time, boot: Callable[[], float] | None = None
-    ) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, boot: Callable[[], float] | None = None) -> None:
         """Anchor the timeline now. Both arguments return seconds and exist for tests."""
         self._wall = wall
         self._boot = boot or (lambda: time.clock_gettime(time.CLOCK_BOOTTIME))

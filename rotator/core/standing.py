@@ -3,7 +3,7 @@
 Exactly one standing holds at a time. It is derived, never stored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rotator.core.model import Grant, Reason, RotationPolicy
@@ -54,6 +54,17 @@ def standing_of(state: CredentialState, grant: Grant) -> Standing:
     if state.tokens is None or not state.tokens.access_token:
         return Standing.STARTING
     return Standing.VALID
+
+
+_INSTANTS = (
+    "issued_at",
+    "expires_at",
+    "refresh_issued_at",
+    "refresh_expires_at",
+    "next_at",
+    "last_attempt_at",
+    "last_success_at",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,3 +165,21 @@ def _output(state: CredentialState, sink: SinkRef) -> OutputView:
         reason=delivery.reason,
         text=delivery.text,
     )
+
+
+def shifted(shown: CredentialView, seconds: float) -> CredentialView:
+    """Return the view with every instant moved by `seconds`: from the daemon's timeline to the wall clock's."""
+    if not seconds:
+        return shown
+    outputs = tuple(
+        replace(
+            output, delivered_at=_moved(output.delivered_at, seconds), expires_at=_moved(output.expires_at, seconds)
+        )
+        for output in shown.outputs
+    )
+    instants = {name: _moved(getattr(shown, name), seconds) for name in _INSTANTS}
+    return replace(shown, outputs=outputs, **instants)  # type: ignore[arg-type] # the names are instants, all of them
+
+
+def _moved(instant: float | None, seconds: float) -> float | None:
+    return None if instant is None else instant + seconds

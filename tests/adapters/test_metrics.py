@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rotator import VERSION
 from rotator.adapters.metrics import Metrics
 from rotator.core.model import Oddity, Reason
-from rotator.core.standing import Standing
+from rotator.core.standing import Standing, shifted
 from rotator.ports import Notice, Problem, PublishFinished, RefreshFinished, RefreshStarted, SaveFinished
 from tests.desk import NOW, OUTPUT, VIEW, DataDesk
 from tests.fakes import FixedClock
@@ -81,13 +81,12 @@ def test_age_is_computed_at_the_scrape() -> None:
     assert scraper.value("rotator_fleet_access_token_remaining_seconds", fraction="0.0") == 2955
 
 
-def test_instants_are_shown_as_the_wall_clock_shows_them() -> None:
-    """M1: Prometheus's `time()` knows the wall clock only, also after that was set back; ages do not care."""
-    scraper = Scraper(Metrics(DataDesk(VIEW), 10, FixedClock(NOW, offset=-3600)))
+def test_ages_go_by_the_wall_clock_like_the_instants() -> None:
+    """M1: instants come as the wall clock shows them, also after that was set back; an age does not mix two clocks."""
+    scraper = Scraper(Metrics(DataDesk(shifted(VIEW, -3600)), 10, FixedClock(NOW, offset=-3600)))
     assert scraper.value("rotator_access_token_expiry_timestamp_seconds", credential="web") == NOW + 3000 - 3600
     output = {"credential": "web", "sink": OUTPUT.name}
     assert scraper.value("rotator_output_token_expiry_timestamp_seconds", **output) == NOW + 3000 - 3600
-    assert scraper.value("rotator_start_timestamp_seconds") == NOW - 7200 - 3600
     assert scraper.value("rotator_access_token_age_seconds", credential="web") == 600
 
 

@@ -63,7 +63,7 @@ class Metrics(Collector):
             yield from self._tally.metrics((), labelled=False)
             return
         counted = self._tally.names()  # before the look: what is configured later is not forgotten below
-        now = self._clock.now()
+        now = self._clock.wall(self._clock.now())
         fleet, shown = Fleet(now), list[CredentialView]()
         for view in self._desk.views():
             fleet.add(view)
@@ -73,8 +73,8 @@ class Metrics(Collector):
         if not labelled:
             shown.clear()
         self._tally.forget(counted - {view.name for view in shown})
-        yield from daemon_metrics(self._desk.counts(), self._clock)
+        yield from daemon_metrics(self._desk.counts())
         yield from fleet.metrics()
         yield from self._tally.metrics(shown, labelled=labelled)
         if labelled:
-            yield from credential_metrics(shown, now, self._clock)
+            yield from credential_metrics(shown, now)

@@ -1,4 +1,4 @@
-"""From what the desk knows to metrics. Instants are shown as the wall clock shows them, in seconds."""
+"""From what the desk knows to metrics. Instants are those of the wall clock, in seconds, as the desk gives them."""
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from rotator import VERSION
 from rotator.core.standing import CredentialView, OutputView, Standing
-from rotator.ports import Clock, Counts
+from rotator.ports import Counts
 
 _View = CredentialView
 _INSTANTS: Final[tuple[tuple[str, str, Callable[[_View], float | None]], ...]] = (
@@ -43,7 +43,7 @@ def build_metrics() -> Metric:
     return InfoMetricFamily("rotator_build", "The running rotator.", value=build)
 
 
-def daemon_metrics(counts: Counts, clock: Clock) -> Iterator[Metric]:
+def daemon_metrics(counts: Counts) -> Iterator[Metric]:
     """Present what the daemon counts itself."""
     jumps = CounterMetricFamily("rotator_clock_jumps", "Times the wall clock was set.", labels=["direction"])
     jumps.add_metric(["forward"], counts.clock_jumps_forward)
@@ -60,23 +60,23 @@ def daemon_metrics(counts: Counts, clock: Clock) -> Iterator[Metric]:
         (
             "config_last_reload_timestamp_seconds",
             "When the configuration was last read.",
-            clock.wall(counts.last_reload_at),
+            counts.last_reload_at,
         ),
-        ("start_timestamp_seconds", "When this daemon started.", clock.wall(counts.started_at)),
+        ("start_timestamp_seconds", "When this daemon started.", counts.started_at),
         ("sweep_lag_seconds", "How late the look at what is due is.", counts.sweep_lag_seconds),
         ("requests_under_way", "Credentials being worked on now.", counts.under_way),
     ):
         yield GaugeMetricFamily(f"rotator_{name}", text, float(value))
 
 
-def credential_metrics(shown: Sequence[CredentialView], now: float, clock: Clock) -> Iterator[Metric]:
+def credential_metrics(shown: Sequence[CredentialView], now: float) -> Iterator[Metric]:
     """Present each credential. What is not known, an expiry for instance, has no series."""
     for name, text, instant in _INSTANTS:
         family = GaugeMetricFamily(f"rotator_{name}_timestamp_seconds", text, labels=["credential"])
         for view in shown:
             at = instant(view)
             if at is not None:
-                family.add_metric([view.name], clock.wall(at))
+                family.add_metric([view.name], at)
         yield family
     age = GaugeMetricFamily("rotator_access_token_age_seconds", "Age of the access token now.", labels=["credential"])
     for view in shown:
@@ -89,7 +89,7 @@ def credential_metrics(shown: Sequence[CredentialView], now: float, clock: Clock
             family.add_metric([view.name], number(view))
         yield family
     yield from _states(shown)
-    yield from _outputs(shown, clock)
+    yield from _outputs(shown)
 
 
 def _states(shown: Sequence[CredentialView]) -> Iterator[Metric]:
@@ -108,7 +108,7 @@ def _states(shown: Sequence[CredentialView]) -> Iterator[Metric]:
     yield failing
 
 
-def _outputs(shown: Sequence[CredentialView], clock: Clock) -> Iterator[Metric]:
+def _outputs(shown: Sequence[CredentialView]) -> Iterator[Metric]:
     labels = ["credential", "sink"]
     for name, text, instant in _OUTPUT_INSTANTS:
         family = GaugeMetricFamily(f"rotator_output_{name}_timestamp_seconds", text, labels=labels)
@@ -116,7 +116,7 @@ def _outputs(shown: Sequence[CredentialView], clock: Clock) -> Iterator[Metric]:
             for output in view.outputs:
                 at = instant(output)
                 if at is not None:
-                    family.add_metric([view.name, output.name], clock.wall(at))
+                    family.add_metric([view.name, output.name], at)
         yield family
     for name, text, number in _OUTPUT_NUMBERS:
         family = GaugeMetricFamily(f"rotator_output_{name}", text, labels=labels)
