@@ -102,6 +102,8 @@ class RefreshFinished:
     generation: int
     failures: int
     oddities: tuple[Oddity, ...] = ()
+    news: bool = False
+    """It failed for another reason than the time before: worth a line, however often it failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,16 +235,11 @@ class Rotator:
                 "ambiguous" if answer.delivered and credential.plan.grant is Grant.REFRESH_TOKEN else "unavailable"
             )
         failures = after.trouble.failures if after.trouble else 0
+        news = before.trouble is None or before.trouble.reason != reason
+        outcome = "late" if late else outcome
         self._observer.notify(
             RefreshFinished(
-                credential.name,
-                "late" if late else outcome,
-                reason,
-                text,
-                seconds,
-                after.generation,
-                failures,
-                oddities,
+                credential.name, outcome, reason, text, seconds, after.generation, failures, oddities, news=news
             )
         )
         if before.status != after.status:

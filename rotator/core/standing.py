@@ -178,7 +178,7 @@ def shifted(shown: CredentialView, seconds: float) -> CredentialView:
         for output in shown.outputs
     )
     instants = {name: _moved(getattr(shown, name), seconds) for name in _INSTANTS}
-    return replace(shown, outputs=outputs, **instants)  # type: ignore[arg-type] # the names are instants, all of them
+    return replace(shown, outputs=outputs, **instants)  # type: ignore[arg-type] # all of them are instants
 
 
 def _moved(instant: float | None, seconds: float) -> float | None:

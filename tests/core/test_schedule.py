@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -125,7 +126,8 @@ def test_summer_time_causes_no_refresh(
     request.addfinalizer(time.tzset)  # runs before the variable is put back ...
     time.tzset()
     start = around.timestamp() - DAY
-    assert time.localtime(start).tm_isdst != time.localtime(start + 2 * DAY).tm_isdst
+    offsets = {datetime.fromtimestamp(at, ZoneInfo("Europe/Amsterdam")).dst() for at in (start, start + 2 * DAY)}
+    assert len(offsets) == 2
     changed, ordinary = refreshes(start), refreshes(start - 10 * DAY)
     monkeypatch.undo()  # ... so that it is put back here, and now
     assert changed == pytest.approx(ordinary)

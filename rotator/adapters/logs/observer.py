@@ -46,7 +46,8 @@ class Fanout:
 class LogObserver:
     """Writes events to the logger `rotator`.
 
-    A failure that repeats is written at its occurrences 1, 2, 4, 8, ... (case E3); at level debug, each time.
+    A failure that repeats is written at its occurrences 1, 2, 4, 8, ... (case E3) and when its reason changes;
+    at level debug, each time.
     Nothing is kept of a credential that is well.
     """
 
@@ -94,8 +95,9 @@ class LogObserver:
                 self._log(logging.INFO, "refresh_late", text, event.credential, generation=generation, seconds=seconds)
             case _:
                 text = event.text or f"no new token: {event.reason}"
+                level = logging.WARNING if event.news else _at_powers_of_two(logging.WARNING, event.failures)
                 self._log(
-                    _at_powers_of_two(logging.WARNING, event.failures), "refresh_failed", text, event.credential,
+                    level, "refresh_failed", text, event.credential,
                     outcome=event.outcome, reason=event.reason, failures=event.failures, generation=generation,
                     seconds=seconds,
                 )  # fmt: skip
