@@ -80,6 +80,21 @@ def test_a_mishap_needs_no_human(mishap: str, second: str) -> None:
     assert world.server.alive(world.newest()[0])
 
 
+@pytest.mark.parametrize("second", MISHAPS)
+def test_a_token_of_unknown_fate_is_not_risked_while_another_is_good(second: str) -> None:
+    """B13: after a lost answer nothing is sent between the replay window's end and the access token's last minutes."""
+    world = logged_in(0)
+    lost_at, good_until = world.true, world.true + 1200
+    world.mishap = "lost after"
+    world.step()
+    world.mishap = second
+    while world.true < good_until - 121:
+        world.pass_time(1)
+        world.step()
+        world.mishap = world.mishap or second
+    assert [at for at in world.starts if at > lost_at + 10] == []
+
+
 class Walk(RuleBasedStateMachine):
     """Anything at all may happen to a credential."""
 
