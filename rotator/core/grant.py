@@ -150,7 +150,9 @@ def _text(value: object) -> str:
 
 def _decode(body: bytes) -> str:
     try:
-        return body.decode("utf-8-sig").strip()  # a BOM before JSON: cases A44, A45
+        # A BOM before JSON: cases A44, A45. Not "utf-8-sig": Python reads that codec from a file at its first use, and
+        # nothing that can fail stands between an answer and its save.
+        return body.decode().removeprefix("\ufeff").strip()
     except UnicodeDecodeError:
         return body.decode(_CHARSET_LATIN).strip()
 

@@ -7,6 +7,7 @@ what the lack of one means is decided here, by a table.
 """
 
 import base64
+import encodings.idna  # noqa: F401 - needed by the first request: read now, while files can be opened
 import ssl
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Final
 from urllib.parse import quote_plus, urlencode
 from urllib.request import getproxies, proxy_bypass
 
+import httpcore  # noqa: F401 - httpx would import it at the first request, as idna
 import httpx
 import tenacity
 
