@@ -19,15 +19,26 @@ sandbox.epilog = examples(
     short_help="Watch rotator at work; needs nothing.", epilog=examples("rotator demo", "rotator demo --for 60")
 )
 @click.option("--for", "seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="End by itself after so long.")
-def demo(seconds: float | None) -> int:
-    """Watch rotator at work against an embedded authorization server. Needs nothing.
+@click.option(
+    "--lifetime",
+    type=click.FloatRange(min=8),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long access tokens live.",
+)
+def demo(seconds: float | None, lifetime: float) -> int:
+    """Watch rotator at work against embedded authorization servers. Needs nothing.
 
-    Tokens live some 20 s; beside the daemon a consumer reads the token file and calls a protected
-    resource. With --for, exit code 0 means that no call was refused.
+    The daemon is the real one. Beside it consumers read the token files and call a protected resource several
+    times a second. Into a file or pipe it writes plain lines.
+
+    Exit code 0: no call was refused, no refresh token presented twice, and tokens were rotated if there was time
+    for it. Else 1.
     """
     from rotator.demo import run
 
-    return run(seconds)
+    return run(seconds, lifetime)
 
 
 @click.command(epilog=examples("rotator version"))

@@ -1,5 +1,5 @@
 """Rotator at work, to be watched: the real daemon against embedded authorization servers, with a consumer beside it."""
 
-from rotator.demo.play import LIFETIME_SECONDS, run
+from rotator.demo.play import run
 
-__all__ = ["LIFETIME_SECONDS", "run"]
+__all__ = ["run"]

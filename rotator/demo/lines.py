@@ -37,4 +37,4 @@ class Lines:
         if scene.running_seconds >= self._next_pulse:
             self._next_pulse = scene.running_seconds + _PULSE_SECONDS
             clocks = ", ".join(f"{view['name']} {left(view['expires_at'], scene.now)}" for view in scene.views)
-            click.echo(f"{clock} {scene.totals.calls} calls, refused {scene.totals.refused}; time left: {clocks}")
+            click.echo(f"{clock} {scene.totals.calls} calls, {scene.totals.refused} refused; time left: {clocks}")

@@ -15,9 +15,8 @@ from rich.console import Console
 from rotator.demo.lines import Lines
 from rotator.demo.screen import Screen
 from rotator.demo.stage import DemoFailed, Stage, View, open_stage
-from rotator.demo.story import Scene, Totals, news, totals
+from rotator.demo.story import Totals, look, totals
 
-LIFETIME_SECONDS: Final = 20.0
 _FRAME_SECONDS: Final = 0.25
 
 
@@ -31,7 +30,7 @@ class _Ending:
         self.is_asked = True
 
 
-def run(seconds: float | None, lifetime: float = LIFETIME_SECONDS) -> int:
+def run(seconds: float | None, lifetime: float) -> int:
     """Show rotator at work until Ctrl-C, or for `seconds`; access tokens live `lifetime` seconds.
 
     Returns 0 if nothing was refused and, where there was time for it, tokens were rotated; else 1.
@@ -43,10 +42,9 @@ def run(seconds: float | None, lifetime: float = LIFETIME_SECONDS) -> int:
                 before: Sequence[View] = ()
                 while not ending.is_asked and (seconds is None or time.monotonic() - started_at < seconds):
                     check()
-                    after = stage.views()
-                    running = time.monotonic() - started_at
-                    show.show(Scene(after, tuple(news(before, after)), totals(stage), time.time(), running))
-                    before = after
+                    scene = look(stage, before, time.monotonic() - started_at)
+                    show.show(scene)
+                    before = scene.views
                     time.sleep(_FRAME_SECONDS)
             stage.stop_consumers()
             result = totals(stage)
@@ -91,6 +89,6 @@ def _places(stage: Stage) -> list[tuple[str, str]]:
         ("metrics", f"curl -s http://127.0.0.1:{stage.metrics_port}/metrics | grep ^rotator_"),
         ("status", f"{program} -c {stage.config} status"),
         ("sandbox", f"{stage.calm.url}/sandbox/books"),
-        ("", f"{stage.flaky.url}/sandbox/books (household-3: loses answers, answers 5xx)"),
+        ("", f"{stage.flaky.url}/sandbox/books (household-3's: it loses answers)"),
         ("daemon's log", str(stage.log)),
     ]

@@ -1,5 +1,6 @@
 """What there is to tell: the news since the last look, the totals, and the verdict. No terminal in here."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,10 +28,10 @@ class Totals:
     @property
     def line(self) -> str:
         """One line for people."""
-        failed = f", failed {self.failed}" if self.failed else ""
+        failed = f", {self.failed} failed" if self.failed else ""
         return (
-            f"{self.calls} calls, refused {self.refused}{failed}; {self.rotations} rotations; refresh tokens presented "
-            f"twice {self.presented_twice} (and {self.replays_in_grace} within the grace window, as they should)"
+            f"{self.calls} calls, {self.refused} refused{failed}; {self.rotations} rotations; "
+            f"refresh tokens presented twice: {self.presented_twice}"
         )
 
     def is_good(self, *, must_have_rotated: bool) -> bool:
@@ -45,6 +46,8 @@ class Scene:
 
     views: Sequence[View]
     news: Sequence[str]
+    calls: Mapping[str, tuple[int, int]]
+    """For each credential: calls made with its file, and those that were refused."""
     totals: Totals
     now: float
     running_seconds: float
@@ -61,6 +64,13 @@ def totals(stage: Stage) -> Totals:
         replays_in_grace=sum(each.replays_in_grace for each in books),
         presented_twice=sum(each.replays_outside_grace for each in books),
     )
+
+
+def look(stage: Stage, before: Sequence[View], running_seconds: float) -> Scene:
+    """Look at everything; `before` is what the credentials looked like last time."""
+    views = stage.views()
+    calls = {name: (consumer.calls, consumer.refused) for name, consumer in stage.consumers.items()}
+    return Scene(views, tuple(news(before, views)), calls, totals(stage), time.time(), running_seconds)
 
 
 def news(before: Sequence[View], after: Sequence[View]) -> Iterator[str]:
