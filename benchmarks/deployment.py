@@ -19,7 +19,9 @@ from rotator.core.model import TokenSet
 from rotator.core.state import CredentialState
 from rotator.ports import Problem
 
-_DISK: Final = Path(__file__).parent.parent / "build"
+DISK_VARIABLE: Final = "ROTATOR_BENCH_DISK"
+"""The environment variable that names another directory for states than `build`."""
+_DISK: Final = Path(os.environ.get(DISK_VARIABLE) or Path(__file__).parent.parent / "build")
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - in a directory of our own there
 _CONFIG: Final = """
 [daemon]

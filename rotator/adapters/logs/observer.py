@@ -103,6 +103,8 @@ class LogObserver:
                 )  # fmt: skip
 
     def _saved(self, event: SaveFinished) -> None:
+        if event.problem is None and not self._failing_saves and not self._logger.isEnabledFor(logging.DEBUG):
+            return  # as nearly always
         seconds, failures = round(event.seconds, 4), self._failures_of_save(event)
         if event.problem is None:
             level = logging.INFO if failures else logging.DEBUG
