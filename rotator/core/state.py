@@ -47,6 +47,7 @@ _REPLAY_WAIT: Final = 1.0
 _HURRY: Final = 5.0  # shortest back-off while a valid token runs out
 _NEARLY_OVER: Final = 120.0
 _RETRY_AFTER_CAP: Final = 900.0
+_ANSWER_LOST: Final = "the answer to an earlier refresh was lost, and perhaps a new refresh token with it"
 _DELIVERY_BACKOFF_MAX: Final = 60.0
 
 
@@ -295,10 +296,11 @@ def after_refused(state: CredentialState, refused: Refused, policy: RotationPoli
         wait = min(HOUR / 60 * 2.0 ** min(refusals - 1, 10), policy.refused_retry)
     else:
         wait = policy.refused_retry
+    lost = dead and before is not None and before.ambiguous_at is not None
     trouble = Trouble(
         failures=(before.failures if before else 0) + 1,
         reason=refused.reason,
-        text=refused.text,
+        text=f"{refused.text}; {_ANSWER_LOST}" if lost else refused.text,
         since_at=before.since_at if before else now,
         retry_at=now + wait,
         refusals=refusals,

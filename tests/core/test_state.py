@@ -216,6 +216,14 @@ def test_a_no_after_a_lost_answer_deletes_nothing() -> None:
     assert holds(state) == {planted("refresh-1"), planted("refresh-2")}
 
 
+@pytest.mark.parametrize("noes", [1, 2])
+def test_a_no_after_a_lost_answer_tells_of_the_answer(noes: int) -> None:
+    """B1: suspect or beyond, the text says that an answer was lost, and a no without such a past does not."""
+    lost = after(state_of(), (2400, LOST), *[(2401, DEAD)] * noes)
+    assert "token expired; the answer to an earlier refresh was lost" in trouble_of(lost).text
+    assert trouble_of(after(state_of(), (2400, DEAD))).text == "token expired"
+
+
 # -- starting anew ---------------------------------------------------------------------------------
 
 

@@ -1,0 +1,98 @@
+"""The daemon is killed at system calls of a rotation: at some here, at every one by `python -m tests.process.crash`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.needs import needs
+from tests.process.rig import NAME, SandboxProcess, run_sandbox
+from tests.process.strike import LOST_TEXT, Point, Rotation, fault, place, strike, strike_all, unhindered
+
+GROUPS: Final = range(6)
+STRIDE: Final = 5
+_BEFORE_SENDING: Final = 3
+
+
+@pytest.fixture(scope="module")
+def forgiving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
+    """A sandbox that answers a refresh token again for 10 s, and revokes everything when it comes later."""
+    needs("strace")
+    with run_sandbox(tmp_path_factory.mktemp("forgiving"), grace_seconds=10.0) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
+    """A sandbox that revokes everything when a refresh token comes twice."""
+    needs("strace")
+    with run_sandbox(tmp_path_factory.mktemp("strict"), grace_seconds=0.0) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def rotation(tmp_path_factory: pytest.TempPathFactory, forgiving: SandboxProcess) -> Rotation:
+    """A rotation that nothing hindered."""
+    return unhindered(place(tmp_path_factory.mktemp("unhindered"), "rig", forgiving))
+
+
+def sample(rotation: Rotation, group: int) -> list[Point]:
+    """Return a group's share of the kill points: all around request and save, and each fifth of the others."""
+    near = {(c.name, c.nth) for c in rotation.calls[rotation.sent - _BEFORE_SENDING : rotation.save.durable + 2]}
+    points = rotation.points
+    chosen = [p for i, p in enumerate(points) if (p.name, p.nth) in near or i % STRIDE == 0]
+    return chosen[group :: len(GROUPS)]
+
+
+def test_the_order_of_effects(rotation: Rotation) -> None:
+    """B2, B5, B6, G19: reserved durably, sent, saved durably, published; each file synced before it gets its name."""
+    reserve, save = rotation.reserve, rotation.save
+    for each in (reserve, save):
+        assert each.opened < each.written < each.synced < each.renamed < each.durable
+    sends = [i for i, call in enumerate(rotation.calls) if call.name == "sendto"]
+    assert reserve.durable < min(sends) <= rotation.sent < rotation.answered < save.opened
+    assert save.durable < min(i for i, call in enumerate(rotation.calls) if call.path.endswith("/out"))
+    assert rotation.published > save.durable
+
+
+def test_nothing_stands_between_the_answer_and_its_save(rotation: Rotation) -> None:
+    """B2: once the answer is there, nothing is opened, read or written before it is durable but the state itself."""
+    between = rotation.calls[rotation.answered + 1 : rotation.save.durable + 1]
+    others = [call for call in between if "/state" not in call.path]
+    assert {call.name for call in others} <= {"poll"}, others
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_kill_costs_nothing_with_a_grace_window(
+    tmp_path: Path, forgiving: SandboxProcess, rotation: Rotation, group: int
+) -> None:
+    """B1, B12, B29, C24: killed at any call, or its disk cut off there, the next start refreshes without a human."""
+    for verdict in strike_all(tmp_path, forgiving, sample(rotation, group)):
+        assert not fault(verdict, grace=True), verdict
+        assert not verdict.outside_grace, verdict
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_kill_costs_a_login_in_one_window_only_without_grace(
+    tmp_path: Path, strict: SandboxProcess, rotation: Rotation, group: int
+) -> None:
+    """B1, B8, B12: only a kill between "request sent" and "durable here" loses anything, and then it is told what."""
+    for verdict in strike_all(tmp_path, strict, sample(rotation, group)):
+        assert not fault(verdict, grace=False), verdict
+
+
+def test_what_is_lost_is_told_and_a_login_heals_it(tmp_path: Path, strict: SandboxProcess, rotation: Rotation) -> None:
+    """B1: killed just before the new pair gets its name, a server without grace has the old one revoked."""
+    rename = rotation.calls[rotation.save.renamed]
+    rig = place(tmp_path, "rig", strict)
+    verdict = strike(rig, Point(rename.name, rename.nth))
+    assert verdict.struck
+    assert verdict.in_window
+    assert LOST_TEXT in verdict.told
+    with rig.daemon() as daemon:
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "reauthorization_required", "no hope left")
+        assert LOST_TEXT in daemon.shown()["text"]
+        assert f"rotator login {NAME}" in daemon.log
+        rig.login()
+        daemon.wait_until(rig.has_good_token, "a login")
