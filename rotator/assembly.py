@@ -216,7 +216,7 @@ class Assembly:
             tokens, _ = from_answer(granted, plan.policy, plan.scope, now)
         else:
             tokens = from_refresh_token(granted.refresh_token or "", plan.policy, now)
-        return self.rotator.adopt(credential, tokens)
+        return self.rotator.intake.adopt(credential, tokens)
 
     # -- end ---------------------------------------------------------------------------------------
 

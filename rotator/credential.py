@@ -51,7 +51,9 @@ class Credential:
         "name",
         "plan",
         "problem",
+        "save_problem",
         "seen_stamp",
+        "served",
         "state",
         "unsaved",
         "waiters",
@@ -65,11 +67,16 @@ class Credential:
         self.delivering = threading.Lock()
         self.state: CredentialState | None = None
         self.problem: Problem | None = None
+        """Why the state cannot be read."""
+        self.save_problem: Problem | None = None
+        """Why the last save failed."""
         self.unsaved = False
         self.durable_generation = 0
         self.seen_stamp: object = UNSEEN
         self.asked = False
-        self.waiters: list[Future[CredentialView]] = []
+        self.waiters: tuple[Future[CredentialView], ...] = ()
+        self.served: tuple[Future[CredentialView], ...] = ()
+        """Whose request is done; they are answered at the end of the step."""
         self.due_at = 0.0
         self.busy = False
 
@@ -97,4 +104,6 @@ class Credential:
             return replace(
                 shown, standing=Standing.STATE_UNREADABLE, reason=self.problem.reason, text=self.problem.text
             )
+        if self.save_problem is not None:  # no refresh leaves until it is mended (case E2)
+            return replace(shown, reason=self.save_problem.reason, text=self.save_problem.text)
         return shown if state is not None else replace(shown, standing=Standing.STARTING)

@@ -30,11 +30,13 @@ SWEEP_SECONDS: Final = 1.0
 PATROL_SECONDS: Final = 5.0
 _PATROL_AT_LEAST: Final = 500  # credentials looked at in one patrol; a full round takes a minute at most
 _PATROL_ROUNDS: Final = 10
+_MOSTLY_WAITED: Final = 4
 _LIVE_SECONDS: Final = 15.0
 _BUG_RETRY: Final = 60.0
 _REASONS_SHOWN: Final = 20
 _ONCE_PATIENCE: Final = 60.0
 _ONCE_WAIT: Final = 5.0
+_NEED_A_PERSON: Final = (Standing.LOGIN_REQUIRED, Standing.REAUTHORIZATION_REQUIRED)
 
 
 class Exit(IntEnum):
@@ -136,7 +138,7 @@ class Daemon:
             text = f"the newest tokens of {', '.join(unsaved[:5])} could not be saved and end with this process"
             self._notify(Notice("stopped_unsaved", text, level="critical"))
         for credential in self._credentials.values():
-            for waiter in credential.waiters:
+            for waiter in (*credential.served, *credential.waiters):
                 waiter.cancel()
         self._assembly.close()
         self._notify(Notice("stopped", "store closed, lock released"))
@@ -154,11 +156,17 @@ class Daemon:
         return Exit.UNSAVED if unsaved else max(results, default=Exit.DONE)
 
     def _step_patiently(self, credential: Credential) -> Exit:
+        result = self._step_until_ready(credential)
+        if result is not Exit.DONE:  # the failure itself may be of an earlier run, whose log is elsewhere
+            self._notify(Notice("not_ready", self._why_not_ready(credential), credential.name, "error"))
+        return result
+
+    def _step_until_ready(self, credential: Credential) -> Exit:
         deadline = time.monotonic() + _ONCE_PATIENCE
         while True:
             outcome = self._rotator.step(credential)
             shown = credential.view(self._assembly.fingerprint)
-            if shown.standing in (Standing.REAUTHORIZATION_REQUIRED, Standing.LOGIN_REQUIRED):
+            if shown.standing in _NEED_A_PERSON:
                 return Exit.DEAD_GRANT
             if self._is_ready(credential):
                 return Exit.DONE
@@ -184,17 +192,21 @@ class Daemon:
         self._pool.submit(self._work)
 
     def _work(self) -> None:
-        """Step credentials until none is due. The first one taken brings in a colleague, so a crowd wakes a crowd."""
-        first = True
+        """Step credentials until none is due.
+
+        A worker that mostly waited, for a server or a disk, brings in a colleague: so a crowd wakes a crowd. Beside one
+        that mostly computed, a colleague would only wait for the interpreter, which costs both.
+        """
         try:
             while not self._assembly.stopping.is_set():
                 credential = self._agenda.take(self._clock.now())
                 if credential is None:
                     return
-                if first and self._agenda.startable(self._clock.now()):
-                    self._spawn()
-                first = False
+                began, computed = time.monotonic(), time.thread_time()
                 self._step(credential)
+                seconds, computed = time.monotonic() - began, time.thread_time() - computed
+                if seconds > _MOSTLY_WAITED * computed and self._agenda.startable(self._clock.now()):
+                    self._spawn()
         finally:
             with self._workers_lock:
                 self._workers -= 1
@@ -223,7 +235,7 @@ class Daemon:
             credential = self._credentials.get(name)
             if credential is None or credential.busy:
                 continue
-            if self._rotator.reconcile(credential) or self._rotator.inputs_changed(credential):
+            if self._rotator.publisher.reconcile(credential) or self._rotator.intake.inputs_changed(credential):
                 self._wake(credential)
 
     def _wake(self, credential: Credential) -> None:
@@ -285,6 +297,9 @@ class Daemon:
 
     def _why_not_ready(self, credential: Credential) -> str:
         shown = credential.view(self._assembly.fingerprint)
+        if shown.standing in _NEED_A_PERSON:
+            why = f"{shown.text}; " if shown.text else ""
+            return f"{credential.name}: {shown.standing}: {why}log in: rotator login {credential.name}"
         if shown.standing not in (Standing.VALID, Standing.STARTING):
             return f"{credential.name}: {shown.standing}: {shown.text or shown.reason}"
         stuck = [output for output in shown.outputs if output.failures]
@@ -334,7 +349,7 @@ class Daemon:
             problem = errand(credential)
             if problem is not None:
                 return problem
-            self._rotator.publish_due(credential)
+            self._rotator.publisher.publish_due(credential)
             self._wake(credential)
             return self._show(credential)
 

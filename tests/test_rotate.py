@@ -287,7 +287,7 @@ def test_suspect_then_reauthorization_required_then_a_login_heals() -> None:
     line.step(5)
     assert status(line) is Status.REAUTHORIZATION_REQUIRED
     assert line.refresh_tokens() == (planted("refresh-1"), planted("refresh-1"))
-    line.rotator.adopt(line.credential, token_set(refresh_token=planted("login"), access_token=planted("access-login")))
+    line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login"), access_token=planted("access-login")))
     line.step()
     changes = [(event.before, event.after) for event in line.observer.of(StatusChanged)]
     assert changes == [("ok", "suspect"), ("suspect", "reauthorization_required"), ("reauthorization_required", "ok")]
@@ -345,7 +345,7 @@ def test_a_late_answer_changes_nothing(answer: Answer) -> None:
     line = at_due()
 
     def login_meanwhile() -> Answer:
-        line.rotator.adopt(line.credential, token_set(refresh_token=planted("login"), obtained_at=line.clock.at))
+        line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login"), obtained_at=line.clock.at))
         return answer
 
     line.endpoint.answers.append(login_meanwhile)
@@ -370,8 +370,8 @@ def test_a_login_does_not_wait_for_a_request_that_hangs() -> None:
         stepping = pool.submit(line.step)
         assert under_way.wait(DEADLINE)
         tokens = token_set(refresh_token=planted("login"), access_token=planted("access-login"))
-        pool.submit(line.rotator.adopt, line.credential, tokens).result(DEADLINE)
-        pool.submit(line.rotator.publish_due, line.credential).result(DEADLINE)
+        pool.submit(line.rotator.intake.adopt, line.credential, tokens).result(DEADLINE)
+        pool.submit(line.rotator.publisher.publish_due, line.credential).result(DEADLINE)
         assert not stepping.done()
         assert line.sinks["file"].published[-1].access_token == planted("access-login")
         release.set()
@@ -382,7 +382,7 @@ def test_a_login_does_not_wait_for_a_request_that_hangs() -> None:
 def test_a_login_before_the_first_step_builds_on_what_is_stored() -> None:
     """C15 C4: a login that comes before the state was read continues its generations and keeps its tokens."""
     line = Line(state=state_of(57))
-    assert line.rotator.adopt(line.credential, token_set(refresh_token=planted("login"))) is None
+    assert line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login"))) is None
     assert line.durable.generation == 58
     assert [one.refresh_token for one in line.durable.earlier] == [planted("refresh-57")]
 
@@ -392,7 +392,7 @@ def test_a_login_that_cannot_be_saved_says_so() -> None:
     line = Line(state=delivered())
     line.step()
     line.store.fail_saves.append(FULL)
-    problem = line.rotator.adopt(line.credential, token_set(refresh_token=planted("login")))
+    problem = line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login")))
     assert problem is not None
     assert problem.reason is Reason.SAVE_FAILED
     line.step(1)
@@ -536,9 +536,9 @@ def test_a_corrected_secret_file_heals_at_once() -> None:
     line.step()
     line.step(30)
     assert len(line.sent) == 1
-    assert not line.rotator.inputs_changed(line.credential)
+    assert not line.rotator.intake.inputs_changed(line.credential)
     inputs.change()
-    assert line.rotator.inputs_changed(line.credential)
+    assert line.rotator.intake.inputs_changed(line.credential)
     line.step(1)
     assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-2"))
 
@@ -572,9 +572,9 @@ def test_a_changed_output_is_written_again_without_a_token_call() -> None:
     """E9: an output that somebody edits is restored from memory, and told."""
     line = Line(state=state_of())
     line.step()
-    assert not line.rotator.reconcile(line.credential)
+    assert not line.rotator.publisher.reconcile(line.credential)
     line.sinks["file"].tampered = True
-    assert line.rotator.reconcile(line.credential)
+    assert line.rotator.publisher.reconcile(line.credential)
     line.step(1)
     assert len(line.sinks["file"].published) == 2
     assert line.endpoint.requests == []
@@ -652,6 +652,6 @@ def test_client_credentials_refresh_by_themselves() -> None:
 def test_a_bare_refresh_token_is_refreshed_at_once() -> None:
     """A login with nothing but a refresh token leads to an access token in the same step."""
     line = Line(granted(2))
-    line.rotator.adopt(line.credential, from_refresh_token(planted("bare"), RotationPolicy(), AT))
+    line.rotator.intake.adopt(line.credential, from_refresh_token(planted("bare"), RotationPolicy(), AT))
     line.step()
     assert line.sent == [planted("bare")]

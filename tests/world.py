@@ -175,7 +175,7 @@ class World:
         )
         self.received = tokens.refresh_token
         self.excused = self.server.disabled
-        self.rotator.adopt(self.credential, issued)
+        self.rotator.intake.adopt(self.credential, issued)
 
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Implement `TokenEndpoint`: pass the request to the server, as well as the network lets it."""

@@ -373,7 +373,10 @@ def _ambiguous(
     failures = (before.failures if before else 0) + 1
     first = before is None or before.ambiguous_at is None
     interrupted = failed.reason is Reason.INTERRUPTED
-    if first and policy.replay_window > 0 and not (interrupted and now - started_at > policy.replay_window):
+    origin_at = before.ambiguous_at if before is not None and before.ambiguous_at is not None else started_at
+    # After each crash within the window: what the first replay risked has been risked already.
+    replay = now - origin_at <= policy.replay_window if interrupted else first
+    if replay and policy.replay_window > 0:
         replayed, wait = False, 0.0 if interrupted else min(_REPLAY_WAIT, policy.replay_window)
     else:
         replayed, wait = True, _backoff(state, failed, policy, failures, now, spread, last_chance=True)
@@ -384,7 +387,7 @@ def _ambiguous(
         since_at=before.since_at if before else now,
         retry_at=now + wait,
         refusals=before.refusals if before else 0,
-        ambiguous_at=started_at if before is None or before.ambiguous_at is None else before.ambiguous_at,
+        ambiguous_at=origin_at,
         replayed=replayed,
     )
 

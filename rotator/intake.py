@@ -1,0 +1,118 @@
+"""Where tokens come from, apart from a refresh: the store at start, a login, a seed."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from rotator.core import state as transitions
+from rotator.core.login import parse_pair
+from rotator.core.model import Reason, TokenSet
+from rotator.core.schedule import spread_of
+from rotator.core.state import CredentialState, Status
+from rotator.credential import UNSEEN, Credential
+from rotator.ports import Clock, Notice, Observer, Problem, StatusChanged, Store
+from rotator.save import Saver
+
+
+class Intake:
+    """Opens credentials and takes over pairs that somebody brings."""
+
+    def __init__(self, store: Store, saver: Saver, clock: Clock, observer: Observer) -> None:
+        """Take the ports."""
+        self._store = store
+        self._saver = saver
+        self._clock = clock
+        self._observer = observer
+
+    def open(self, credential: Credential) -> bool:
+        """Read the durable state; False if it cannot be read now. The store is read once, at start (invariant 4)."""
+        loaded = self._store.load(credential.name)
+        if isinstance(loaded, Problem):
+            if credential.problem != loaded:
+                self._observer.notify(Notice("state_unreadable", loaded.text, credential.name, "error"))
+            credential.problem = loaded
+            return False
+        state = loaded.state or CredentialState()
+        plan, now = credential.plan, self._clock.now()
+        with credential.lock:
+            if credential.state is not None:
+                return True  # somebody else was quicker
+            credential.problem = None
+            credential.durable_generation = state.generation
+            opened = transitions.opened(state, plan.policy, now, spread_of(credential.name, state.generation))
+            opened = transitions.with_sinks(opened, tuple(sink.name for sink in plan.sinks))
+            credential.state, _ = transitions.judged(opened, plan.policy, plan.grant, plan.scope, on_schedule=False)
+        if opened.clock_suspect:
+            text = "the clock is behind the last saved instant: lifetimes are not trusted, refreshing at once"
+            self._observer.notify(Notice("clock_suspect", text, credential.name, "warning"))
+        if state.refresh_started_at is not None:
+            text = "the last run stopped between sending a refresh and saving its answer; the same token is tried again"
+            self._observer.notify(Notice("refresh_interrupted", text, credential.name, "warning"))
+        return True
+
+    def adopt(self, credential: Credential, tokens: TokenSet, seed_fingerprint: str | None = None) -> Problem | None:
+        """Take over the tokens of a login or a seed; a Problem says that only memory holds them so far."""
+        if credential.state is None:
+            self.open(credential)  # a login may come before the first step, and continues what is stored
+        with credential.lock:
+            state = credential.state or CredentialState()
+            keep = credential.plan.policy.keep_generations
+            adopted = transitions.adopted(state, tokens, seed_fingerprint, self._clock.now(), keep)
+            credential.problem = None
+            self._saver.save(credential, adopted, holds_new_pair=True)
+            unsaved = credential.unsaved
+        self._observer.notify(
+            Notice("tokens_adopted", f"generation {adopted.generation} comes from a login", credential.name)
+        )
+        if state.status != adopted.status:
+            self._observer.notify(StatusChanged(credential.name, state.status, adopted.status, "a login heals it"))
+        return (
+            Problem(Reason.SAVE_FAILED, "the new pair is in memory only; see the log for the store's fault")
+            if unsaved
+            else None
+        )
+
+    def inputs_changed(self, credential: Credential) -> bool:
+        """Tell whether a client secret, CA or seed changed since the credential was last stepped."""
+        stamp = credential.plan.stamp
+        return stamp is not None and credential.seen_stamp is not UNSEEN and stamp() != credential.seen_stamp
+
+    def heed_inputs(self, credential: Credential) -> None:
+        """Read a seed that is new; end a back-off that may have been due to an input that has changed (case K8)."""
+        plan = credential.plan
+        stamp = plan.stamp() if plan.stamp else None
+        if stamp == credential.seen_stamp:
+            return
+        first, credential.seen_stamp = credential.seen_stamp is UNSEEN, stamp
+        adopted = self._take_seed(credential, plan.seed) if plan.seed else False
+        if not first and not adopted:
+            with credential.lock:
+                if credential.state is not None:
+                    credential.state = transitions.retry_now(credential.state, self._clock.now())
+            self._observer.notify(Notice("inputs_changed", "a secret or certificate file has changed", credential.name))
+
+    def _take_seed(self, credential: Credential, read: Callable[[], str | Problem]) -> bool:
+        """State beats seed; a seed that changed since it was last seen is a deliberate new login (B20, B21)."""
+        state = credential.state
+        assert state is not None  # noqa: S101 - opened by `step`
+        text = read()
+        pair = text.text if isinstance(text, Problem) else parse_pair(text)
+        if isinstance(pair, str):
+            self._observer.notify(
+                Notice("seed_unusable", f"seed of {credential.name}: {pair}", credential.name, "error")
+            )
+            return False
+        # Without a key: a lost key must not make an old, spent seed look like a new one.
+        fingerprint = hashlib.sha256((pair.refresh_token or "").encode()).hexdigest()[:32]
+        if fingerprint == state.seed_fingerprint:
+            return False
+        wanted = state.tokens is None or state.status is Status.REAUTHORIZATION_REQUIRED or state.seed_fingerprint
+        if not wanted:
+            with credential.lock:
+                self._saver.save(credential, replace(credential.state or state, seed_fingerprint=fingerprint))
+            text_ = "the seed is ignored: the state is newer; change the seed to log in anew"
+            self._observer.notify(Notice("seed_ignored", text_, credential.name))
+            return False
+        tokens = transitions.from_refresh_token(pair.refresh_token or "", credential.plan.policy, self._clock.now())
+        self.adopt(credential, tokens, fingerprint)
+        return True

@@ -1,0 +1,48 @@
+"""Saving: memory moves with the store, or a step ahead of it and says so."""
+
+import time
+from dataclasses import replace
+from typing import Final
+
+from rotator.core.state import CredentialState
+from rotator.credential import Credential
+from rotator.ports import Clock, Observer, SaveFinished, Store
+
+SAVE_RETRY: Final = 1.0
+"""Seconds between two tries to save what could not be saved (invariant 4)."""
+
+
+class Saver:
+    """Writes states. Memory is the truth while the process lives (invariant 4)."""
+
+    def __init__(self, store: Store, clock: Clock, observer: Observer) -> None:
+        """Take the ports."""
+        self._store = store
+        self._clock = clock
+        self._observer = observer
+
+    def save(
+        self, credential: Credential, state: CredentialState, *, reserving: bool = False, holds_new_pair: bool = False
+    ) -> bool:
+        """Make a state durable and, unless it is only a reservation that failed, the one in memory. Lock held."""
+        stamped = replace(state, saved_at=self._clock.now())
+        started = time.monotonic()
+        problem = self._store.save(credential.name, stamped)
+        seconds = time.monotonic() - started
+        credential.save_problem = problem
+        if problem is None:
+            credential.unsaved = False
+            credential.durable_generation = stamped.generation
+        if problem is None or not reserving:
+            credential.state = stamped
+            credential.unsaved = problem is not None
+        at_stake = holds_new_pair or credential.durable_generation < stamped.generation
+        self._observer.notify(SaveFinished(credential.name, problem, seconds, at_stake))
+        return problem is None
+
+    def save_unsaved(self, credential: Credential) -> bool:
+        """Try once more to save what only memory holds; True if nothing is left unsaved."""
+        with credential.lock:
+            if credential.unsaved and credential.state is not None:
+                self.save(credential, credential.state)
+            return not credential.unsaved
