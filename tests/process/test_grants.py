@@ -1,0 +1,133 @@
+"""Grants that die and come back, and runs that do what is due and end."""
+
+import signal
+import subprocess
+
+import pytest
+
+from tests.process.life import Life, events, rotate, wait_for_generation
+from tests.process.rig import NAME, USERNAME, wait_until
+
+
+def _state(life: Life) -> object:
+    state = life.stored()
+    assert state is not None
+    return state.generation, state.tokens and state.tokens.access_token
+
+
+def test_a_revoked_grant_is_doubted_believed_told_and_healed_by_a_login(life: Life) -> None:
+    """Suspect, then reauthorization required; /readyz and status say why and what to do; a login heals it at once."""
+    life.put_pair(age=0, lifetime=4)
+    with life.daemon() as daemon:
+        wait_for_generation(daemon, 2)
+        life.sandbox.revoke()
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "suspect", "it is in doubt")
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "reauthorization_required", "it is believed")
+        refused = life.books.token_requests["invalid_grant"]
+        assert refused == 2
+        daemon.wait_until(lambda: '"ready":false' in daemon.page("/readyz"), "the last token is over")
+        assert "home: reauthorization_required: " in daemon.page("/readyz")
+        assert '"live":true' in daemon.page("/livez")
+        status = life.run("status")
+        assert status.returncode == 69
+        assert "rotator login home" in status.stdout
+        assert daemon.sample("rotator_state", credential="home", state="reauthorization_required") == 1
+        assert [event["after"] for event in events(daemon, "status_changed")] == ["suspect", "reauthorization_required"]
+        assert life.token() != ""
+        life.login()
+        assert life.has_good_token()
+        assert daemon.shown()["standing"] == "valid"
+        assert '"ready":true' in daemon.page("/readyz")
+        wait_for_generation(daemon, daemon.shown()["generation"] + 1)
+    assert life.books.token_requests["invalid_grant"] == refused
+
+
+def test_a_dead_grant_may_end_the_daemon(life: Life) -> None:
+    """I11: with `on_dead_grant = "exit"` a supervisor is told by status 77; nothing is lost by it."""
+    life.configure(daemon='on_dead_grant = "exit"')
+    life.put_pair(age=0, lifetime=4)
+    with life.daemon() as daemon:
+        wait_for_generation(daemon, 2)
+        life.sandbox.revoke()
+        assert daemon.process.wait(20) == 77
+        assert [event["event"] for event in events(daemon)][-1] == "stopped"
+    assert life.on_disk()["tokens"]["refresh_token"]
+
+
+def test_a_user_who_is_enabled_again_is_noticed(life: Life) -> None:
+    """A disabled user looks like a dead grant; the slow probe finds out when he is back, without a person."""
+    life.refresh["probe_interval"] = "2s"
+    life.configure()
+    life.put_pair(age=0, lifetime=4)
+    with life.daemon() as daemon:
+        wait_for_generation(daemon, 2)
+        life.server.sandbox.change(disabled_users=[USERNAME])
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "reauthorization_required", "the grant looks dead")
+        life.server.sandbox.change(disabled_users=[])
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "valid", "the probe heals it")
+        wait_until(life.has_good_token, "the new token is published")
+    assert life.books.families_revoked == 0
+
+
+def test_once_does_what_is_due_and_says_how_it_went(life: Life) -> None:
+    """I10, I11: 0 for a valid token, due or not; 75 for what passes; 77 for a login; 78 for the configuration."""
+    life.server.sandbox.change(access_lifetime=3600)
+    nobody = life.run("run", "--once")
+    assert nobody.returncode == 77
+    assert "home: login_required: log in: rotator login home" in nobody.stderr
+    life.put_pair(age=7200)
+    done = life.run("run", "--once")
+    assert (done.returncode, life.has_good_token()) == (0, True)
+    before, books = _state(life), life.books
+    life.output().unlink()
+    again = life.run("run", "--once")  # nothing is due but the output
+    assert (again.returncode, life.has_good_token()) == (0, True)
+    assert (_state(life), life.books.token_requests) == (before, books.token_requests)
+    life.put_pair(age=7200, name="other")
+    life.configure(credentials="[credentials.home]\n[credentials.other]")
+    life.server.sandbox.change(fault="503")
+    assert life.run("run", "--once").returncode == 75  # one of two
+    held_back = life.run("run", "--once")  # the failure was in the run before
+    assert held_back.returncode == 75
+    assert "other: ambiguous: " in held_back.stderr
+    life.server.sandbox.change(fault="")
+    life.put_pair(age=7200, name="third")
+    life.configure(credentials="[credentials.home]\n[credentials.third]")
+    life.sandbox.revoke()
+    dead = life.run("run", "--once")
+    assert dead.returncode == 77
+    assert "rotator login third" in dead.stderr
+    life.configure(credentials="[credentials.home]\nno_such_key = 1")
+    wrong = life.run("run", "--once")
+    assert wrong.returncode == 78
+    assert "no_such_key" in wrong.stderr
+
+
+def test_an_init_container_leaves_nothing_to_do_for_the_daemon(life: Life) -> None:
+    """H25, I10: `run --once` brings the first token; the daemon after it publishes nothing and asks for nothing."""
+    life.server.sandbox.change(access_lifetime=3600)
+    life.put_pair(age=7200)
+    assert life.run("run", "--once").returncode == 0
+    token, books, written_at = life.token(), life.books, life.output().stat().st_mtime_ns
+    with life.daemon() as daemon:
+        daemon.wait_until(lambda: '"ready":true' in daemon.page("/readyz"), "it is ready")
+        assert rotate(daemon)["generation"] == 3
+        assert daemon.stop() == 0
+    assert (token, books.refresh_grants, life.books.refresh_grants) == (token, 1, 2)
+    assert written_at < life.output().stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_once_waits_for_a_request_in_flight_when_it_is_stopped(life: Life, number: signal.Signals) -> None:
+    """B7: an init container that is stopped while the server takes its time saves the answer before it ends."""
+    life.server.sandbox.change(access_lifetime=3600)
+    life.server.sandbox.script(["hang"])
+    life.put_pair(age=7200)
+    with subprocess.Popen(life.command("run", "--once"), stderr=subprocess.DEVNULL, env=life.environment()) as process:
+        wait_until(lambda: life.server.sandbox.script_left == [], "the request is under way")
+        process.send_signal(number)
+        life.server.sandbox.change()
+        assert process.wait(20) in (0, 75)
+    state = life.stored(NAME)
+    assert state is not None
+    assert (state.generation, state.refresh_started_at) == (2, None)
