@@ -1,7 +1,8 @@
 """The crash proof: the daemon is killed at every system call of a rotation, and must go on without a human.
 
-`python -m tests.process.crash` kills at each call, with a grace window on the server and without, and prints a table;
-the suite's `test_crash.py` does so at some. `strike.py` tells how.
+`python -m tests.process.crash` kills at each call, with a grace window on the server and without, lets each call of a
+save fail with each error, and prints a table; the suite's `test_crash.py` and `test_save_errors.py` do so at some.
+`strike.py` and `errors.py` tell how.
 """
 
 import statistics
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from tests.process.errors import all_failures, fail_reservation, fail_save
 from tests.process.rig import run_sandbox
 from tests.process.strike import Rotation, Verdict, fault, place, strike_all, unhindered
 
@@ -21,7 +23,7 @@ GRACES = (10.0, 0.0)
 @click.option("--stride", default=1, show_default=True, help="Take every Nth kill point only.")
 @click.option("--runs", default=15, show_default=True, help="Unhindered rotations that measure the window.")
 def main(stride: int, runs: int) -> None:
-    """Kill the daemon at every call of a rotation and tell what became of it; status 1 if anything went wrong."""
+    """Kill the daemon at every call of a rotation, let every call of a save fail; status 1 if anything went wrong."""
     table: dict[float, list[Verdict]] = {}
     rotations: list[Rotation] = []
     wrong = 0
@@ -36,8 +38,32 @@ def main(stride: int, runs: int) -> None:
                 complaint = fault(verdict, grace=grace > 0)
                 wrong += complaint != ""
                 click.echo(f"{len(verdicts):4}/{len(points)}  grace {grace:2.0f} s  {_line(verdict, complaint)}")
+    wrong += _let_saves_fail(stride)
     _report(table, rotations)
     sys.exit(1 if wrong else 0)
+
+
+def _let_saves_fail(stride: int) -> int:
+    """Return how many failures did harm. The sandbox has no grace window: nothing may be sent twice."""
+    wrong = 0
+    with tempfile.TemporaryDirectory() as text, run_sandbox(Path(text)) as sandbox:
+        directory = Path(text)
+        rotation = unhindered(place(directory, "unhindered", sandbox))
+        nth = {rotation.calls[i].name: rotation.calls[i].nth for i in (rotation.save.written, rotation.save.synced)}
+        for number, failure in enumerate([*all_failures()][::stride]):
+            for what in ("reservation", "save"):
+                rig = place(directory, f"{what}-{number}", sandbox)
+                try:
+                    if what == "reservation":
+                        fail_reservation(rig, failure)
+                    else:
+                        fail_save(rig, failure, nth.get(failure.call, 0))
+                    complaint = ""
+                except AssertionError as error:
+                    complaint = f"  WRONG: {error}"
+                wrong += complaint != ""
+                click.echo(f"{what}, {failure}: {complaint or 'nothing lost'}")
+    return wrong
 
 
 def _line(verdict: Verdict, complaint: str) -> str:

@@ -196,12 +196,12 @@ def strike(rig: Rig, point: Point) -> Verdict:
     saves = saves_in(calls, rig)
     renamed = any(call.name == "renameat" and call.succeeded for call in calls[request_in(calls) :])
     durable = len(saves) > 1 or (renamed and point.cut is not Cut.NAMES_LOST)
-    healed, told = _start_again(rig, old)
+    told = start_again(rig, old)
     return Verdict(
         point,
         struck,
         request_in(calls) != -1 and not durable,
-        healed,
+        told == "",
         told,
         rig.sandbox.books()["replays_outside_grace"] - books["replays_outside_grace"],
     )
@@ -218,21 +218,24 @@ def _completes(daemon: DaemonProcess, rotate: Callable[[], object]) -> bool:
     return daemon.process.poll() is None
 
 
-def _start_again(rig: Rig, old: str) -> tuple[bool, str]:
-    """Start a daemon without any help; whether the credential is well, and if not, what the daemon says."""
+def start_again(rig: Rig, old: str) -> str:
+    """Start a daemon without any help, and see to it that the credential is well; if not, return what the daemon says.
+
+    `old`: the access token from before.
+    """
     before = rig.sandbox.books()["token_requests"]
     with rig.daemon() as daemon:
         daemon.wait_until(lambda: has_rotated(daemon) or daemon.shown()["standing"] in _LOST, "a verdict")
         shown = daemon.shown()
         if shown["standing"] in _LOST:
-            return False, f"{shown['standing']}: {shown['text']}"
+            return f"{shown['standing']}: {shown['text']}"
         assert rig.token() != old
         assert rig.has_good_token()
         if rig.sandbox.books()["token_requests"] == before:  # the new pair was saved: does it lead to a next one?
             daemon.post(f"/v1/rotate/{NAME}")
             daemon.wait_until(lambda: has_rotated(daemon, shown["generation"] + 1), "the next rotation")
             assert rig.has_good_token()
-    return True, ""
+    return ""
 
 
 def place(directory: Path, name: str, sandbox: SandboxProcess) -> Rig:

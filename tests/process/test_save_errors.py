@@ -1,0 +1,62 @@
+"""The disk refuses: no refresh token is spent that could not be saved, and no pair is lost that came all the same."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.needs import needs
+from tests.process.errors import CALLS, REASONS, Failure, fail_reservation, fail_save
+from tests.process.rig import Rig, SandboxProcess, run_sandbox
+from tests.process.strike import LOST_TEXT, Rotation, about_to_rotate, has_rotated, place, start_again, unhindered
+from tests.process.trace import traced, worker_of
+
+SAMPLE: Final = [Failure(call, errno) for errno, call in zip(REASONS, itertools.cycle(CALLS), strict=False)]
+"""Each error and each call; `python -m tests.process.crash` goes through all pairs."""
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
+    """A sandbox that revokes everything when a refresh token comes twice."""
+    needs("strace")
+    with run_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def rotation(tmp_path_factory: pytest.TempPathFactory, sandbox: SandboxProcess) -> Rotation:
+    """A rotation that nothing hindered."""
+    return unhindered(place(tmp_path_factory.mktemp("unhindered"), "rig", sandbox))
+
+
+@pytest.mark.parametrize("failure", SAMPLE, ids=str)
+def test_no_token_is_spent_that_could_not_be_saved(tmp_path: Path, sandbox: SandboxProcess, failure: Failure) -> None:
+    """B6, G7: while the reservation fails nothing is sent, the old token stays, and it heals by itself."""
+    fail_reservation(Rig(tmp_path, sandbox), failure)
+
+
+@pytest.mark.parametrize("failure", SAMPLE, ids=str)
+def test_no_pair_is_lost_that_could_not_be_saved(
+    tmp_path: Path, sandbox: SandboxProcess, rotation: Rotation, failure: Failure
+) -> None:
+    """B24, G7: the pair stays in memory, its token is published, the alert is raised, and it is saved later."""
+    index = rotation.save.written if failure.call == "write" else rotation.save.synced
+    fail_save(Rig(tmp_path, sandbox), failure, rotation.calls[index].nth)
+
+
+def test_a_stop_with_an_unsaved_pair_is_no_clean_exit(tmp_path: Path, sandbox: SandboxProcess) -> None:
+    """B24: stopped while no thread can save, it ends with status 74 and says so; the next start says what is lost."""
+    rig, failure = Rig(tmp_path, sandbox), Failure("renameat", "EIO")
+    with about_to_rotate(rig) as (daemon, rotate):
+        old, trace = rig.token(), rig.directory / "trace"
+        with (
+            traced(worker_of(daemon.pid), trace, failure.inject("2+"), path=rig.state_directory),
+            traced(daemon.pid, rig.directory / "trace-main", failure.inject("1+"), path=rig.state_directory),
+        ):
+            rotate()
+            daemon.wait_until(lambda: has_rotated(daemon) and daemon.shown()["unsaved"], "an unsaved pair")
+            assert daemon.stop() == 74
+        assert '"event": "stopped_unsaved"' in daemon.log
+    assert LOST_TEXT in start_again(rig, old)
