@@ -19,6 +19,7 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
     "network namespace": ("unshare", "--net", "ip", "link", "set", "lo", "up"),
     "openssl": ("openssl", "version"),
+    "promtool": ("promtool", "--version"),
     "root": None,
     "strace": ("strace", "-f", "-o", "/dev/null", "true"),
     "time namespace": ("unshare", "--time", "--boottime", "60", "--fork", "true"),

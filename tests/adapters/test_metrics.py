@@ -17,9 +17,8 @@ from rotator.core.standing import Standing, shifted
 from rotator.ports import Notice, Problem, PublishFinished, RefreshFinished, RefreshStarted, SaveFinished
 from tests.desk import NOW, OUTPUT, VIEW, DataDesk
 from tests.fakes import FixedClock
-from tests.needs import PROBES, needs
+from tests.needs import needs
 
-PROBES.setdefault("promtool", ("promtool", "--version"))
 ROOT = Path(__file__).parents[2]
 FULL_DISK = Problem(Reason.NO_SPACE, "/var/lib/rotator: no space left; free some")
 
