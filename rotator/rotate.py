@@ -266,7 +266,8 @@ class Rotator:
             )
         )
         if before.status != after.status:
-            self._observer.notify(StatusChanged(credential.name, before.status, after.status, text))
+            told = after.trouble.text if after.trouble else text
+            self._observer.notify(StatusChanged(credential.name, before.status, after.status, told))
 
 
 def _secrets(tokens: TokenSet | None) -> tuple[str, ...]:

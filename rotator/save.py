@@ -8,8 +8,9 @@ from rotator.core.state import CredentialState
 from rotator.credential import Credential
 from rotator.ports import Clock, Observer, SaveFinished, Store
 
-SAVE_RETRY: Final = 1.0
-"""Seconds between two tries to save what could not be saved (invariant 4)."""
+SAVE_RETRY: Final = 0.9
+"""Seconds between two tries to save what could not be saved (invariant 4): a little less than the second between two
+sweeps, so that each sweep tries."""
 
 
 class Saver:

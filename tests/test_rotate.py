@@ -25,6 +25,7 @@ from rotator.core.model import (
 from rotator.core.standing import Standing
 from rotator.core.state import CredentialState, Status, from_refresh_token
 from rotator.ports import Notice, Problem, PublishFinished, RefreshFinished, RefreshStarted, SaveFinished, StatusChanged
+from rotator.save import SAVE_RETRY
 from tests.fakes import MemoryStore
 from tests.line import NAME, Fields, Line
 from tests.lives import granted
@@ -106,7 +107,7 @@ def test_without_a_reservation_no_request() -> None:
     line.store.fail_saves.extend([FULL] * 3)
     for _ in range(3):
         outcome = line.step(1)
-        assert outcome == Wait(line.clock.at + 1, Reason.SAVE_FAILED)
+        assert outcome == Wait(line.clock.at + SAVE_RETRY, Reason.SAVE_FAILED)
     assert line.endpoint.requests == []
     assert [event.problem for event in line.observer.of(SaveFinished)] == [FULL] * 3
     assert not line.observer.of(SaveFinished)[0].holds_new_pair
@@ -118,7 +119,7 @@ def test_a_pair_that_cannot_be_saved_is_kept_published_and_saved_each_second() -
     """B24 B3: a failed save after the answer loses nothing: memory holds the pair, outputs get it, saving goes on."""
     line = at_due(granted(2))
     line.store.fail_saves.extend([None, FULL, FULL, FULL, FULL])
-    assert line.step() == Wait(AT + DUE + 1, Reason.SAVE_FAILED)
+    assert line.step() == Wait(AT + DUE + SAVE_RETRY, Reason.SAVE_FAILED)
     assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-1"))
     assert line.sinks["file"].published[-1].access_token == planted("access-2")
     assert line.credential.view(lambda _: "-").unsaved  # type: ignore[arg-type]
@@ -287,7 +288,9 @@ def test_suspect_then_reauthorization_required_then_a_login_heals() -> None:
     line.step(5)
     assert status(line) is Status.REAUTHORIZATION_REQUIRED
     assert line.refresh_tokens() == (planted("refresh-1"), planted("refresh-1"))
-    line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login"), access_token=planted("access-login")))
+    line.rotator.intake.adopt(
+        line.credential, token_set(refresh_token=planted("login"), access_token=planted("access-login"))
+    )
     line.step()
     changes = [(event.before, event.after) for event in line.observer.of(StatusChanged)]
     assert changes == [("ok", "suspect"), ("suspect", "reauthorization_required"), ("reauthorization_required", "ok")]

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from rotator.core.model import Reason
 from tests.process.rig import DaemonProcess, Rig
 from tests.process.strike import about_to_rotate, has_rotated, start_again
-from tests.process.trace import traced, worker_of
+from tests.process.trace import read_trace, traced, worker_of
 
 REASONS: Final = {
     "ENOSPC": Reason.NO_SPACE,
@@ -18,6 +19,8 @@ REASONS: Final = {
     "EMFILE": Reason.LOCAL_RESOURCES,
 }
 DIRECTORY_SYNC: Final = "fsync of the directory"
+LATEST_RETRY: Final = 1.5
+"""Seconds from one attempt of a save to the next, on a machine that may be busy."""
 CALLS: Final = ("openat", "write", "fsync", "renameat", DIRECTORY_SYNC)
 
 
@@ -89,10 +92,13 @@ def fail_save(rig: Rig, failure: Failure, nth: int) -> None:
                 assert daemon.sample("rotator_pair_unsaved", credential="home") == 1
                 assert rig.token() != old
                 assert rig.has_good_token()
-                daemon.wait_until(lambda: failure.count(daemon) > 2, f"a third attempt, {failure}")
+                daemon.wait_until(lambda: failure.count(daemon) > 3, f"a fourth attempt, {failure}")
             else:
                 daemon.wait_until(lambda: failure.count(daemon) == 1, f"{failure}")
         daemon.wait_until(lambda: has_rotated(daemon) and not daemon.shown()["unsaved"], f"a save after {failure}")
+        failed_at = [call.at for call in read_trace(rig.directory / "trace") if call.was_made_to_fail]
+        if failure.in_directory:  # the second attempt comes at once, before the output; then each second
+            assert min(later - sooner for sooner, later in pairwise(failed_at[1:])) < LATEST_RETRY
         assert '"event": "pair_unsaved"' in daemon.log
         assert daemon.stop() == 0, daemon.log
     assert start_again(rig, old) == ""

@@ -93,6 +93,7 @@ def test_what_is_lost_is_told_and_a_login_heals_it(tmp_path: Path, strict: Sandb
     with rig.daemon() as daemon:
         daemon.wait_until(lambda: daemon.shown()["standing"] == "reauthorization_required", "no hope left")
         assert LOST_TEXT in daemon.shown()["text"]
+        assert LOST_TEXT in daemon.log
         assert f"rotator login {NAME}" in daemon.log
         rig.login()
         daemon.wait_until(rig.has_good_token, "a login")

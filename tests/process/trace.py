@@ -36,6 +36,8 @@ class Call:
     arguments: str
     result: str
     """`?` if the process was killed at its entry: it was not carried out."""
+    note: str
+    """What strace adds to the result."""
 
     @property
     def path(self) -> str:
@@ -54,6 +56,11 @@ class Call:
         return not self.result.startswith(("?", "-"))
 
     @property
+    def was_made_to_fail(self) -> bool:
+        """Whether its error was injected."""
+        return self.note.endswith("(INJECTED)")
+
+    @property
     def point(self) -> str:
         """How to name it: `fsync-2`."""
         return f"{self.name}-{self.nth}"
@@ -66,9 +73,11 @@ def read_trace(path: Path) -> list[Call]:
     for line in path.read_text().splitlines():
         found = _CALL.fullmatch(line)
         if found:
-            at, name, arguments, result, _, seconds = found.groups()
+            at, name, arguments, result, note, seconds = found.groups()
             seen[name] += 1
-            calls.append(Call(name, seen[name], float(at), float(at) + float(seconds or 0.0), arguments, result))
+            calls.append(
+                Call(name, seen[name], float(at), float(at) + float(seconds or 0.0), arguments, result, note.strip())
+            )
     return calls
 
 
