@@ -5,11 +5,15 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import refresh
+from benchmarks import durable, fleet, memory, refresh, start
 from benchmarks.measure import Figure
 
 BENCHMARKS: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "refresh": lambda quick: refresh.run(rounds=2 if quick else 5),
+    "durable": lambda quick: durable.run(count=100 if quick else 500),
+    "memory": lambda quick: memory.run(rounds=1 if quick else 3),
+    "start": lambda quick: start.run(rounds=3 if quick else 7),
+    "fleet": lambda quick: fleet.run(sizes=(10_000,) if quick else (10_000, 100_000)),
 }
 
 

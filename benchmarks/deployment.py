@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.stub import Stub
-from rotator.adapters.file_store import FileStore
+from benchmarks import stub
+from benchmarks.measure import cpu_seconds
+from rotator.adapters.file_store import document
 from rotator.core.model import TokenSet
 from rotator.core.state import CredentialState
-from rotator.ports import Problem
 
 DISK_VARIABLE: Final = "ROTATOR_BENCH_DISK"
 """The environment variable that names another directory for states than `build`."""
 _DISK: Final = Path(os.environ.get(DISK_VARIABLE) or Path(__file__).parent.parent / "build")
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - in a directory of our own there
+_LIFETIME: Final = 9000.0  # seconds
+_QUIET_SECONDS: Final = 3
+_QUIET_SHARE: Final = 0.1
 _CONFIG: Final = """
 [daemon]
 state_directory = "{state}"
@@ -37,7 +40,7 @@ token_url = "{url}"
 client_id = "bench"
 client_secret = "secret-of-bench"
 outputs = [{{ path = "{outputs}/{{name}}" }}]
-refresh = {{ floor = "1s" }}
+refresh = {{ floor = "1s", jitter = 0 }}
 
 """
 
@@ -74,22 +77,32 @@ def names(count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def deployed(stub: Stub, count: int, *, lifetime: float | None = None, daemon: str = "") -> Iterator[Deployment]:
+def deployed(
+    server: stub.Stub, count: int, *, valid: bool = False, due_at: float = 0.0, due: int = 0, daemon: str = ""
+) -> Iterator[Deployment]:
     """Lay out a daemon with `count` credentials that have logged in once.
 
-    With `lifetime` (seconds) their access tokens are good for so long and published; without it they are over.
-    `daemon`: further lines for that table of the configuration.
+    Their access tokens are over, or with `valid` good for long and published; then `due` of them are to be refreshed at
+    the instant `due_at`. `daemon`: further lines for that table of the configuration.
     """
     with contextlib.ExitStack() as stack:
-        state = _directory(_DISK, stack)
+        place = _directory(_DISK, stack)
         outputs = _directory(_MEMORY if _MEMORY.is_dir() else _DISK, stack)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        config = state / "rotator.toml"
-        text = _CONFIG.format(state=state / "state", outputs=outputs, port=port, url=stub.url, daemon=daemon)
+        config, state = place / "rotator.toml", place / "state"
+        text = _CONFIG.format(state=state, outputs=outputs, port=port, url=server.url, daemon=daemon)
         config.write_text(text + "\n".join(f"[credentials.{name}]" for name in names(count)))
-        _log_in(state / "state", outputs, names(count), lifetime)
-        yield Deployment(config, state / "state", outputs, state / "log", f"http://127.0.0.1:{port}/metrics")
+        state.mkdir(0o700)
+        now = time.time()
+        for number, name in enumerate(names(count)):
+            begin = due_at - _LIFETIME / 1.5 if number < due else now if valid else now - 2 * _LIFETIME
+            held = tokens(begin)
+            (state / f"{name}.json").write_bytes(document.encode(CredentialState(held, last_success_at=begin)))
+            if valid:
+                (outputs / name).write_text(held.access_token)
+                (outputs / name).chmod(0o640)
+        yield Deployment(config, state, outputs, place / "log", f"http://127.0.0.1:{port}/metrics")
 
 
 def _directory(where: Path, stack: contextlib.ExitStack) -> Path:
@@ -99,27 +112,10 @@ def _directory(where: Path, stack: contextlib.ExitStack) -> Path:
     return path
 
 
-def tokens(lifetime: float | None) -> TokenSet:
-    """Return a token set as a login gives it, of the size that the stub's are."""
-    now = time.time()
-    access, refresh = os.urandom(300).hex(), os.urandom(40).hex()
-    begin, end = (now - 7200, now - 3600) if lifetime is None else (now, now + lifetime)
-    return TokenSet(1, access, refresh, None, "Bearer", "", begin, end, begin, None)
-
-
-def _log_in(directory: Path, outputs: Path, accounts: list[str], lifetime: float | None) -> None:
-    store = FileStore.open(directory)
-    if isinstance(store, Problem):
-        raise OSError(store.text)
-    with contextlib.closing(store):
-        for name in accounts:
-            held = tokens(lifetime)
-            problem = store.save(name, CredentialState(tokens=held, last_success_at=held.obtained_at))
-            if problem:
-                raise OSError(problem.text)
-            if lifetime is not None:
-                (outputs / name).write_text(held.access_token)
-                (outputs / name).chmod(0o640)
+def tokens(begin: float) -> TokenSet:
+    """Return a token set that was issued at the instant `begin`, of the size that the stub's are."""
+    access, refresh = os.urandom(stub.ACCESS_BYTES).hex(), os.urandom(stub.REFRESH_BYTES).hex()
+    return TokenSet(1, access, refresh, None, "Bearer", "", begin, begin + _LIFETIME, begin, None)
 
 
 def until(met: Callable[[], bool], seconds: float = 60.0, pause: float = 0.05) -> None:
@@ -129,3 +125,17 @@ def until(met: Callable[[], bool], seconds: float = 60.0, pause: float = 0.05) -
         if time.monotonic() > end:
             raise TimeoutError("the daemon does not do what it should; its log is in the build directory")
         time.sleep(pause)
+
+
+def settled(pid: int, output: Path, patience: float = 60.0) -> None:
+    """Wait until a daemon has published and has then used next to no CPU for some seconds. Raises TimeoutError."""
+    end = time.monotonic() + patience
+    until(output.exists, patience)
+    before, quiet = cpu_seconds(pid), 0
+    while quiet < _QUIET_SECONDS:
+        if time.monotonic() > end:
+            raise TimeoutError("the daemon does not come to rest")
+        time.sleep(1.0)
+        now = cpu_seconds(pid)
+        quiet = quiet + 1 if now - before < _QUIET_SHARE else 0
+        before = now

@@ -60,6 +60,6 @@ def _saves_per_refresh(deployment: Deployment) -> float:
     """Ask the daemon's own books whether it did what is measured: every refresh is two saves."""
     with urllib.request.urlopen(deployment.metrics_url, timeout=10) as answer:  # noqa: S310 - a loopback http URL
         text = answer.read().decode()
-    saves = sum(map(float, re.findall(r'^rotator_saves_total\{outcome="success"\} (\S+)$', text, re.MULTILINE)))
-    granted = sum(map(float, re.findall(r'^rotator_refresh_attempts_total\{.*outcome="granted"\} (\S+)$', text, re.M)))
-    return saves / granted
+    saves = re.search(r'^rotator_saves_total\{outcome="success"\} (\S+)$', text, re.MULTILINE)
+    granted = re.findall(r'^rotator_refresh_attempts_total\{.*outcome="granted"\} (\S+)$', text, re.MULTILINE)
+    return float(saves[1]) / sum(map(float, granted)) if saves else 0.0

@@ -9,11 +9,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+ACCESS_BYTES: Final = 300
+"""Of chance in an access token; it is written in hexadecimal."""
+REFRESH_BYTES: Final = 40
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length:"
 
@@ -43,11 +47,12 @@ class _Connection(asyncio.Protocol):
         if is_post:
             _Connection.granted += 1
             body = {
-                "access_token": os.urandom(300).hex(),
-                "refresh_token": os.urandom(40).hex(),
+                "access_token": os.urandom(ACCESS_BYTES).hex(),
+                "refresh_token": os.urandom(REFRESH_BYTES).hex(),
                 "token_type": "Bearer",
                 "expires_in": _Connection.expires_in,
                 "scope": [],
+                "sent_at": time.monotonic(),  # that clock is one and the same for all processes
             }
         content = json.dumps(body).encode()
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(content)
