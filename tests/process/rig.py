@@ -12,6 +12,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -141,8 +142,9 @@ class DaemonProcess:
 
     @property
     def pid(self) -> int:
-        """The daemon's own process id, also under a prefix command."""
-        return int((self._rig.state_directory / ".lock").read_text())
+        """The daemon's own process id, also under a prefix command, as it logs it at the start."""
+        started = re.search(r'"event": "started".*"pid": (\d+)', self.log)
+        return int(started[1]) if started else self.process.pid
 
     @property
     def is_up(self) -> bool:

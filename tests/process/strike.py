@@ -152,11 +152,11 @@ class Verdict:
 
 
 @contextmanager
-def about_to_rotate(rig: Rig) -> Generator[tuple[DaemonProcess, Callable[[], object]]]:
+def about_to_rotate(rig: Rig, *, prefix: Sequence[str] = ()) -> Generator[tuple[DaemonProcess, Callable[[], object]]]:
     """Run a daemon that has nothing to do, until the function that comes with it is called."""
     rig.configure(daemon=ONE_WORKER, defaults=NOT_DUE)
     rig.put_pair(age=AGE)
-    with rig.daemon(clean=False) as daemon:
+    with rig.daemon(prefix=prefix, clean=False) as daemon:
         daemon.wait_until(lambda: daemon.shown()["outputs"][0]["current"], "the old token is published")
         rig.configure(daemon=ONE_WORKER, defaults=DUE)
         yield daemon, lambda: daemon.post("/v1/reload")
@@ -183,7 +183,7 @@ def strike(rig: Rig, point: Point) -> Verdict:
     with about_to_rotate(rig) as (daemon, rotate):
         old, disk = rig.token(), Disk(rig.state_directory)
         with traced(worker_of(daemon.pid), trace, f"{point.name}:signal=KILL:when={point.nth}"):
-            struck = not _completes(daemon, rotate)
+            struck = not completes(daemon, rotate)
     calls = read_trace(trace)
     if struck:
         assert calls[-1].point == f"{point.name}-{point.nth}", calls[-1]
@@ -207,7 +207,7 @@ def strike(rig: Rig, point: Point) -> Verdict:
     )
 
 
-def _completes(daemon: DaemonProcess, rotate: Callable[[], object]) -> bool:
+def completes(daemon: DaemonProcess, rotate: Callable[[], object]) -> bool:
     """Have a daemon rotate; tell whether it did, or was killed on the way."""
     try:
         rotate()

@@ -8,7 +8,20 @@ import pytest
 
 from tests.needs import needs
 from tests.process.rig import NAME, SandboxProcess, run_sandbox
-from tests.process.strike import LOST_TEXT, Point, Rotation, fault, place, strike, strike_all, unhindered
+from tests.process.strike import (
+    LOST_TEXT,
+    Point,
+    Rotation,
+    about_to_rotate,
+    completes,
+    fault,
+    place,
+    start_again,
+    strike,
+    strike_all,
+    unhindered,
+)
+from tests.process.trace import traced, worker_of
 
 GROUPS: Final = range(6)
 STRIDE: Final = 5
@@ -80,6 +93,28 @@ def test_a_kill_costs_a_login_in_one_window_only_without_grace(
     """B1, B8, B12: only a kill between "request sent" and "durable here" loses anything, and then it is told what."""
     for verdict in strike_all(tmp_path, strict, sample(rotation, group)):
         assert not fault(verdict, grace=False), verdict
+
+
+def test_a_second_kill_costs_nothing_with_a_grace_window(
+    tmp_path: Path, forgiving: SandboxProcess, rotation: Rotation
+) -> None:
+    """B1, B29: killed before the new pair gets its name, and in the next life, while it is replayed, there again."""
+    rename = rotation.calls[rotation.save.renamed]
+    rig = place(tmp_path, "rig", forgiving)
+    before = forgiving.books()
+    # Counted in each thread: the worker's second is the save's, as at first; the main thread makes but one.
+    again = ("strace", "-f", "-o", str(tmp_path / "trace"), "-e", "trace=renameat")
+    kill = f"--inject=renameat:signal=KILL:when={rename.nth}"
+    with about_to_rotate(rig) as (daemon, rotate):
+        old = rig.token()
+        with traced(worker_of(daemon.pid), tmp_path / "first", f"renameat:signal=KILL:when={rename.nth}"):
+            assert not completes(daemon, rotate)
+    with rig.daemon(prefix=(*again, kill), clean=False) as daemon:
+        daemon.wait_until(lambda: False, "a kill in the second life")
+    assert start_again(rig, old) == ""
+    books = forgiving.books()
+    assert books["replays_in_grace"] - before["replays_in_grace"] == 2
+    assert books["replays_outside_grace"] == 0
 
 
 def test_what_is_lost_is_told_and_a_login_heals_it(tmp_path: Path, strict: SandboxProcess, rotation: Rotation) -> None:

@@ -1,5 +1,6 @@
 """The disk refuses: no refresh token is spent that could not be saved, and no pair is lost that came all the same."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from tests.needs import needs
 from tests.process.errors import CALLS, REASONS, Failure, fail_reservation, fail_save
-from tests.process.rig import Rig, SandboxProcess, run_sandbox
+from tests.process.rig import PATIENCE, Rig, SandboxProcess, run_sandbox
 from tests.process.strike import LOST_TEXT, Rotation, about_to_rotate, has_rotated, place, start_again, unhindered
 from tests.process.trace import traced, worker_of
 
@@ -44,6 +45,47 @@ def test_no_pair_is_lost_that_could_not_be_saved(
     """B24, G7: the pair stays in memory, its token is published, the alert is raised, and it is saved later."""
     index = rotation.save.written if failure.call == "write" else rotation.save.synced
     fail_save(Rig(tmp_path, sandbox), failure, rotation.calls[index].nth)
+
+
+def test_a_disk_that_is_full_for_real(tmp_path: Path, sandbox: SandboxProcess) -> None:
+    """G7: a tiny filesystem fills up before the request, then during it: the old state is whole, nothing is lost."""
+    needs("mount namespace")
+    rig = Rig(tmp_path, sandbox)
+    script = (
+        f'cp -a {rig.state_directory} {tmp_path}/kept; mount -t tmpfs -o size=64k,mode=0700 tmpfs "$0"; '
+        f'cp {tmp_path}/kept/* "$0"; exec "$@"'
+    )
+    prefix = ("unshare", "--mount", "sh", "-ec", script, str(rig.state_directory))
+    with about_to_rotate(rig, prefix=prefix) as (daemon, rotate):
+        disk = Path(f"/proc/{daemon.process.pid}/root{rig.state_directory}")
+        old, state, before = rig.token(), (disk / "home.json").read_bytes(), sandbox.books()["token_requests"]
+        fill(disk)
+        rotate()
+        daemon.wait_until(lambda: daemon.shown()["reason"] == "no_space", "a full disk is noticed")
+        assert sandbox.books()["token_requests"] == before
+        assert (disk / "home.json").read_bytes() == state
+        sandbox.switch(latency_seconds=PATIENCE)
+        (disk / "filler").unlink()
+        daemon.wait_until(lambda: daemon.shown()["refreshing"], "a request")
+        fill(disk)
+        sandbox.switch(latency_seconds=0.0)
+        daemon.wait_until(lambda: has_rotated(daemon) and daemon.shown()["unsaved"], "an unsaved pair")
+        assert rig.token() != old
+        assert rig.has_good_token()
+        assert daemon.sample("rotator_pair_unsaved", credential="home") == 1
+        assert {each.name for each in disk.iterdir()} <= {"home.json", "filler", ".lock", ".fingerprint-key"}
+        (disk / "filler").unlink()
+        daemon.wait_until(lambda: not daemon.shown()["unsaved"], "a save")
+        daemon.post("/v1/rotate/home")
+        daemon.wait_until(lambda: has_rotated(daemon, 3), "the next rotation")
+        assert daemon.stop() == 0
+
+
+def fill(disk: Path) -> None:
+    """Fill a small filesystem to its last byte."""
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
 
 
 def test_a_stop_with_an_unsaved_pair_is_no_clean_exit(tmp_path: Path, sandbox: SandboxProcess) -> None:
