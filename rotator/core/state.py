@@ -138,6 +138,7 @@ def opened(state: CredentialState, policy: RotationPolicy, now: float, spread: f
         state = replace(
             state, clock_suspect=True, deliveries=deliveries, recent=(), hour_started_at=0.0,
             last_attempt_at=min(state.last_attempt_at, now - HOUR),
+            last_success_at=min(state.last_success_at, now),
             tokens=state.tokens and _not_later(state.tokens, now),
         )  # fmt: skip
     if state.refresh_started_at is not None:

@@ -286,6 +286,7 @@ def test_a_clock_that_fell_back_voids_waits() -> None:
     assert state.tokens is not None
     assert state.tokens.obtained_at <= now
     assert state.tokens.expires_at <= now + 3600
+    assert state.last_success_at <= now
     assert all(delivery.retry_at <= now for delivery in state.deliveries.values())
     assert state.status is before.status
 
