@@ -5,6 +5,7 @@ calls and files belong to a few worker threads, so that nothing that hangs out t
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Final
 
@@ -109,12 +111,25 @@ class Daemon:
         )
         ready()
         try:
-            await self._stop.wait()
+            await self._until_stopped(self._stop, scheduler)
         finally:
             scheduler.pause()
             await self._drain()
             scheduler.shutdown(wait=False)
         return self._exit
+
+    async def _until_stopped(self, stop: asyncio.Event, scheduler: AsyncIOScheduler) -> None:
+        """Wait for the stop, and see to it that the sweep goes on meanwhile.
+
+        APScheduler waits for instants of the wall clock: set back by an hour, it would sleep for one (case L2).
+        """
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SWEEP_SECONDS)
+            now = datetime.now(UTC)
+            for job in scheduler.get_jobs():
+                if job.next_run_time - now > job.trigger.interval:
+                    job.modify(next_run_time=now)
 
     def stop(self, exit_with: Exit = Exit.DONE) -> None:
         """Ask for the end, from any thread."""
