@@ -125,8 +125,8 @@ class Lines(Generic[T]):
             line.transport.close()
 
     def _watch(self) -> None:
-        while True:
-            time.sleep(_TICK_SECONDS)
+        tick = threading.Event()  # not time.sleep: under libfaketime 0.9.10 its absolute sleep is an error
+        while not tick.wait(_TICK_SECONDS):
             now = time.monotonic()
             self.abort(now)
             self.close_idle(now - IDLE_SECONDS)
