@@ -21,7 +21,7 @@ sandbox.epilog = examples(
 @click.option("--for", "seconds", type=click.FloatRange(min=1), metavar="SECONDS", help="End by itself after so long.")
 @click.option(
     "--lifetime",
-    type=click.FloatRange(min=8),
+    type=click.FloatRange(min=10),
     default=20.0,
     show_default=True,
     metavar="SECONDS",

@@ -27,6 +27,7 @@ _PASSWORD: Final = "demo-password"
 _GRACE_SECONDS: Final = 10.0
 _FATES: Final = ("after:drop", "ok", "ok", "502_html", "ok", "ok", "half", "ok", "503", "ok", "ok")
 """What befalls the flaky server's token requests, over and over: each fault is followed by an answer."""
+_LONGEST_PATH: Final = 64  # letters of the place for temporary files: a unix socket's path has 107 at most
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.03
@@ -115,6 +116,8 @@ def open_stage(lifetime: float, is_over: Callable[[], bool]) -> Iterator[tuple[S
     Yields the stage and a check that raises once the daemon is no more. Raises DemoFailed with the reason, also when
     `is_over` turns true before all is there.
     """
+    if len(tempfile.gettempdir()) > _LONGEST_PATH:
+        raise DemoFailed(f"{tempfile.gettempdir()} is too long a path for a control socket; set TMPDIR=/tmp")
     with contextlib.ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="rotator-demo-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -238,7 +241,7 @@ outputs = [
 [credentials.{_FLAKY}]
 # This server loses answers and fails now and then, so there is more time for another try.
 token_url = "{stage.flaky.url}/v2/token"
-refresh = {{ ratio = 0.5, backoff_initial = "1s" }}
+refresh = {{ ratio = 0.4, backoff_initial = "1s" }}
 
 [credentials.account-api]
 token_url = "{stage.calm.url}/v1/token"
