@@ -95,7 +95,7 @@ class FileSink:
         try:
             problem = self._find_owner() or self._put(payload)
             if problem is None:
-                self._signature = _signature(Path(self._path).stat())
+                self._signature = _signature(os.stat(self._path))
         except OSError as error:
             return self._problem(error)
         return problem
@@ -105,7 +105,7 @@ class FileSink:
         if self._signature is None:
             return True
         try:
-            return _signature(Path(self._path).stat()) == self._signature
+            return _signature(os.stat(self._path)) == self._signature
         except OSError:
             return False
 
@@ -127,13 +127,13 @@ class FileSink:
 
     def _put(self, payload: bytes) -> Problem | None:
         target = self._path
-        if Path(target).is_symlink():
+        if os.path.islink(target):
             if self._symlink == "refuse":
                 text = f'{target} is a symbolic link: remove it, or set symlink = "follow"'
                 return Problem(Reason.BUSY_TARGET, text)
             # Beside the target, so that the link stays a link (case G16).
             target = os.path.realpath(target)
-            if Path(target).is_symlink():
+            if os.path.islink(target):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
         directory, name = os.path.split(target)
         directory_fd = os.open(directory or ".", _OPEN_DIRECTORY)

@@ -54,7 +54,8 @@ class FileStore:
         }
         self._spilled = set(_state_names(spill.names())) if spill else set()
         self._key = self._read_key()
-        self._gate = threading.Condition()
+        self._lock = threading.Lock()
+        self._gate = threading.Condition(self._lock)
         self._working = 0
         self._closed = False
 
@@ -140,14 +141,14 @@ class FileStore:
         if not _NAME.fullmatch(name):
             text = f"{name!r} is no name for a credential: use letters, digits, dot, dash, underscore"
             return Problem(Reason.BAD_INPUT, text)
-        with self._gate:
+        with self._lock:
             if self._closed:
                 return Problem(Reason.SAVE_FAILED, "the store is closed: rotator is stopping")
             self._working += 1
         return None
 
     def _leave(self) -> None:
-        with self._gate:
+        with self._lock:
             self._working -= 1
             if self._closed:
                 self._gate.notify_all()
