@@ -14,6 +14,7 @@ import pytest
 # A component is there if its probe works: a program that is installed but may not do its work
 # (ptrace forbidden in a container, say) counts as missing. None: only root will do.
 PROBES: Final[dict[str, tuple[str, ...] | None]] = {
+    "curl": ("curl", "--version"),
     "faketime": ("faketime", "-f", "+1d", "true"),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
     "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
@@ -22,6 +23,8 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "promtool": ("promtool", "--version"),
     "root": None,
     "strace": ("strace", "-f", "-o", "/dev/null", "true"),
+    # To a process that is no child: Yama (kernel.yama.ptrace_scope) reserves that to root.
+    "strace attach": ("sh", "-ec", "sleep 2 & strace -qq -o /dev/null -e trace=none -p $!; true"),
     "time namespace": ("unshare", "--time", "--boottime", "60", "--fork", "true"),
     "tzdata": ("test", "-e", "/usr/share/zoneinfo/Europe/Amsterdam"),
 }

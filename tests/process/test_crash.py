@@ -31,7 +31,7 @@ _BEFORE_SENDING: Final = 3
 @pytest.fixture(scope="module")
 def forgiving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
     """A sandbox that answers a refresh token again for 10 s, and revokes everything when it comes later."""
-    needs("strace")
+    needs("strace attach")
     with run_sandbox(tmp_path_factory.mktemp("forgiving"), grace_seconds=10.0) as sandbox:
         yield sandbox
 
@@ -39,7 +39,7 @@ def forgiving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProce
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
     """A sandbox that revokes everything when a refresh token comes twice."""
-    needs("strace")
+    needs("strace attach")
     with run_sandbox(tmp_path_factory.mktemp("strict"), grace_seconds=0.0) as sandbox:
         yield sandbox
 

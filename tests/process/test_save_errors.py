@@ -21,7 +21,7 @@ SAMPLE: Final = [Failure(call, errno) for errno, call in zip(REASONS, itertools.
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
     """A sandbox that revokes everything when a refresh token comes twice."""
-    needs("strace")
+    needs("strace attach")
     with run_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
         yield sandbox
 
