@@ -25,10 +25,16 @@ _NEXT: Final = {
     "refresh_token_aging": "refresh, to keep the refresh token young",
     "first": "first refresh",
     "retry": "try again",
-    "replay": "repeat the request whose fate is unknown",
+    "replay": "repeat the request, because its fate is unknown",
     "probe": "ask whether the grant works again",
     "clock_suspect": "refresh, because the clock is suspect",
     "fuse_blown": "refresh; there were suspiciously many, see the log",
+}
+
+_CURES: Final = {
+    "invalid_client": "correct client_id or client_secret (a changed secret file is noticed at once)",
+    "unauthorized_client": "have the server's operator allow this grant to the client",
+    "invalid_scope": "correct scope, then: rotator reload",
 }
 
 
@@ -41,10 +47,14 @@ def span(seconds: float) -> str:
     return f"{int(seconds / DAY)} days"
 
 
+def is_fresh(view: View, now: float) -> bool:
+    """Tell whether there is an unexpired access token."""
+    return view["expires_at"] is not None and bool(view["expires_at"] > now)
+
+
 def is_well(view: View, now: float) -> bool:
     """Tell whether there is an unexpired access token and no person is needed."""
-    expires_at = view["expires_at"]
-    return expires_at is not None and expires_at > now and view["standing"] not in _NEEDS_A_PERSON
+    return is_fresh(view, now) and view["standing"] not in _NEEDS_A_PERSON
 
 
 def verdict(views: Iterable[View], now: float) -> ExitCode:
@@ -68,6 +78,8 @@ def refresh_clock(view: View, now: float) -> str:
         return "not needed (client credentials)"
     if view["refresh_issued_at"] is None:
         return "none yet"
+    if view["standing"] == "reauthorization_required":
+        return "no longer accepted by the server"
     if view["refresh_expires_at"] is None:
         return "end unknown; set refresh_token_lifetime to be warned in time"
     if view["refresh_expires_at"] <= now:
@@ -85,9 +97,10 @@ def next_step(view: View, now: float) -> str:
     if view["next_at"] is None:
         return login
     what = _NEXT.get(str(view["next_why"]), str(view["next_why"]))
-    when = f"in {span(view['next_at'] - now)}" if view["next_at"] > now else "now"
+    when = f"in {span(view['next_at'] - now)}" if view["next_at"] >= now + 1 else "now"
     line = f"{what} {when}" if ";" not in what and "," not in what else f"{when}: {what}"
-    return f"{login}; until then {line}" if view["standing"] in _NEEDS_A_PERSON else line
+    cure = login if view["standing"] in _NEEDS_A_PERSON else _CURES.get(str(view["reason"]))
+    return f"{cure}; until then {line}" if cure else line
 
 
 def last_error(view: View) -> str:
@@ -95,7 +108,8 @@ def last_error(view: View) -> str:
     if not view["reason"]:
         return "none"
     times = f", {view['failures']} times in a row" if view["failures"] > 1 else ""
-    return f"{view['reason']}: {view['text']}{times}" if view["text"] else f"{view['reason']}{times}"
+    text = view["text"].removesuffix(".")  # many servers' descriptions are sentences
+    return f"{view['reason']}: {text}{times}" if text else f"{view['reason']}{times}"
 
 
 def output_line(output: Mapping[str, Any], name: str) -> str:
@@ -113,7 +127,8 @@ def block(view: View, now: float) -> Iterator[str]:
     colour = _COLOURS.get(view["standing"], "red")
     generation = f"generation {view['generation']}" if view["generation"] else "no token yet"
     yield f"{click.style(view['name'], bold=True)}: {click.style(view['standing'], fg=colour)}, {generation}"
-    yield f"  access token:  {access_clock(view, now)}"
+    access = f"  access token:  {access_clock(view, now)}"
+    yield access if is_fresh(view, now) else click.style(access, fg="red")
     yield f"  refresh token: {refresh_clock(view, now)}"
     yield f"  next:          {next_step(view, now)}"
     yield f"  last error:    {last_error(view)}"

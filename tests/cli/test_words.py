@@ -37,6 +37,8 @@ def test_the_two_clocks() -> None:
     assert refresh_clock(shown(refresh_issued_at=None, refresh_expires_at=None), NOW) == "none yet"
     unknown = "end unknown; set refresh_token_lifetime to be warned in time"
     assert refresh_clock(shown(refresh_expires_at=None), NOW) == unknown
+    dead = shown(standing=Standing.REAUTHORIZATION_REQUIRED)
+    assert refresh_clock(dead, NOW) == "no longer accepted by the server"
     assert refresh_clock(shown(grant="client_credentials"), NOW) == "not needed (client credentials)"
 
 
@@ -53,6 +55,11 @@ def test_the_two_clocks() -> None:
             {"standing": Standing.REAUTHORIZATION_REQUIRED, "next_why": "probe", "next_at": NOW + 3500},
             "log in: rotator login web; until then ask whether the grant works again in 58 min",
         ),
+        (
+            {"standing": Standing.REFUSED, "reason": "invalid_client", "next_why": "retry", "next_at": NOW + 890},
+            "correct client_id or client_secret (a changed secret file is noticed at once); until then try again in 14 min",
+        ),
+        ({"next_why": "retry", "next_at": NOW + 0.9}, "try again now"),
         ({"standing": Standing.STATE_UNREADABLE}, "put the state in order, as said below"),
     ],
 )
@@ -65,6 +72,7 @@ def test_errors_and_outputs() -> None:
     """The last error has its reason, and how often; each output says whether it is current."""
     assert last_error(shown()) == "none"
     assert last_error(shown(reason="dns", text="no such host", failures=1)) == "dns: no such host"
+    assert last_error(shown(reason="dns", text="It failed.", failures=2)) == "dns: It failed, 2 times in a row"
     assert last_error(shown(reason="dns", text="", failures=3)) == "dns, 3 times in a row"
     assert output_line(asdict(replace(OUTPUT, name="/run/{name}")), "web") == "/run/web: current"
     assert output_line(asdict(replace(OUTPUT, current=False)), "web").endswith(": not yet")

@@ -61,7 +61,11 @@ def verdict(error: Exception, *, sent: bool) -> tuple[Reason, bool, str]:
             reason, what = told
             return reason, False, what
     reason, may_be_done = FAILURES.get(type(error), FAILURES[httpx.TransportError])
-    what = "no connection in time" if type(error) is httpx.ConnectTimeout else str(error) or type(error).__name__
+    what = (
+        "no connection in time"
+        if type(error) is httpx.ConnectTimeout
+        else str(error).removesuffix(".") or type(error).__name__
+    )
     if type(error) is httpx.RemoteProtocolError and ("disconnected" in what or "closed" in what):
         reason = Reason.CONNECTION_LOST
     if not sent and reason in (Reason.READ_TIMEOUT, Reason.CONNECTION_LOST, Reason.UNREADABLE_ANSWER):
