@@ -32,7 +32,7 @@ _NEXT: Final = {
 }
 
 _CURES: Final = {
-    "invalid_client": "correct client_id or client_secret (a changed secret file is noticed at once)",
+    "invalid_client": "correct client_id or client_secret (a changed file is noticed at once)",
     "unauthorized_client": "have the server's operator allow this grant to the client",
     "invalid_scope": "correct scope, then: rotator reload",
 }

@@ -57,7 +57,7 @@ def test_the_two_clocks() -> None:
         ),
         (
             {"standing": Standing.REFUSED, "reason": "invalid_client", "next_why": "retry", "next_at": NOW + 890},
-            "correct client_id or client_secret (a changed secret file is noticed at once); until then try again in 14 min",
+            "correct client_id or client_secret (a changed file is noticed at once); until then try again in 14 min",
         ),
         ({"next_why": "retry", "next_at": NOW + 0.9}, "try again now"),
         ({"standing": Standing.STATE_UNREADABLE}, "put the state in order, as said below"),
