@@ -18,7 +18,7 @@ _OTHER_ROWS: Final = 20  # what stands above and below the news
 _FEWEST_NEWS: Final = 2
 _MOST_NEWS: Final = 10
 _BAR_WIDTH: Final = 12
-_ROOMY: Final = 100
+_ROOMY: Final = 110
 _COLOURS: Final = {"valid": "green", "retrying": "yellow", "ambiguous": "yellow", "suspect": "yellow"}
 
 
