@@ -39,7 +39,7 @@ def _script() -> str:
     for line in walk:
         lines.append(line)
         if line.startswith("rotator run &"):
-            lines.append(_UNTIL.format(f"[ -s {_TOKEN} ]"))
+            lines.append(_UNTIL.format(f"[ -S run/rotator.sock ] && [ -s {_TOKEN} ]"))
     return "\n".join([*lines, *hurting, "echo; echo the end"])
 
 
