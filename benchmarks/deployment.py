@@ -21,7 +21,7 @@ from rotator.core.state import CredentialState
 
 DISK_VARIABLE: Final = "ROTATOR_BENCH_DISK"
 """The environment variable that names another directory for states than `build`."""
-_DISK: Final = Path(os.environ.get(DISK_VARIABLE) or Path(__file__).parent.parent / "build")
+DISK: Final = Path(os.environ.get(DISK_VARIABLE) or Path(__file__).parent.parent / "build")
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - in a directory of our own there
 _LIFETIME: Final = 9000.0  # seconds
 _QUIET_SECONDS: Final = 3
@@ -40,7 +40,7 @@ token_url = "{url}"
 client_id = "bench"
 client_secret = "secret-of-bench"
 outputs = [{{ path = "{outputs}/{{name}}" }}]
-refresh = {{ floor = "1s", jitter = 0 }}
+refresh = {{ floor = "1s", jitter = {jitter} }}
 
 """
 
@@ -86,12 +86,14 @@ def deployed(
     the instant `due_at`. `daemon`: further lines for that table of the configuration.
     """
     with contextlib.ExitStack() as stack:
-        place = _directory(_DISK, stack)
-        outputs = _directory(_MEMORY if _MEMORY.is_dir() else _DISK, stack)
+        place = _directory(DISK, stack)
+        outputs = _directory(_MEMORY if _MEMORY.is_dir() else DISK, stack)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         config, state = place / "rotator.toml", place / "state"
-        text = _CONFIG.format(state=state, outputs=outputs, port=port, url=server.url, daemon=daemon)
+        text = _CONFIG.format(
+            state=state, outputs=outputs, port=port, url=server.url, daemon=daemon, jitter=0 if due else 0.05
+        )
         config.write_text(text + "\n".join(f"[credentials.{name}]" for name in names(count)))
         state.mkdir(0o700)
         now = time.time()

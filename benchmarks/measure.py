@@ -1,13 +1,14 @@
 """Reading what a process costs, and saying how a figure stands against its target."""
 
-import os
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_ALL_THREADS: Final = 2
+"""How clock_getcpuclockid(3) makes a clock of a process id: exact, where /proc counts hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,7 @@ class Figure:
 
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process has used in all its threads, user and system, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return time.clock_gettime((~pid << 3) | _ALL_THREADS)
 
 
 def resident_bytes(pid: int) -> int:
