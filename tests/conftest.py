@@ -39,9 +39,7 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(autouse=True)
-def _no_secret_is_logged(
-    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
-) -> Generator[None]:
+def _no_secret_is_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Generator[None]:
     """Fail a test in whose log records, at any level, a planted secret stands."""
     yield
     if not request.node.get_closest_marker("shows_secrets"):

@@ -46,9 +46,7 @@ def _missing(component: str) -> str:
     if probe is None:
         return "" if os.geteuid() == 0 else "run the tests as root"
     try:
-        run = subprocess.run(
-            probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
-        )
+        run = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if run.returncode == 0 else f"{' '.join(probe)}: {run.stderr.strip()}"

@@ -24,9 +24,7 @@ def _encoded(skip: int) -> str:
 
 
 _SECRET: Final = re.compile(
-    "|".join(
-        rf"\S{{0,8}}{re.escape(form)}\S{{0,40}}" for form in (PREFIX, *map(_encoded, range(3)))
-    )
+    "|".join(rf"\S{{0,8}}{re.escape(form)}\S{{0,40}}" for form in (PREFIX, *map(_encoded, range(3))))
 )
 
 
@@ -55,11 +53,7 @@ def assert_no_secrets(*places: str | bytes | Path) -> None:
 def secrets_in_records(records: list[logging.LogRecord]) -> list[str]:
     """Return the planted secrets in log records: message, arguments, extra fields and traceback."""
     formatter = logging.Formatter()
-    return [
-        found
-        for record in records
-        for found in secrets_in(f"{formatter.format(record)} {vars(record)!r}")
-    ]
+    return [found for record in records for found in secrets_in(f"{formatter.format(record)} {vars(record)!r}")]
 
 
 def _assert_clean(text: str, where: str) -> None:

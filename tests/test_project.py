@@ -79,11 +79,7 @@ def test_tests_run_on_the_versions_that_users_run() -> None:
 
 def naive_times(source: str) -> list[str]:
     """Return the calls in a source that make or read a time without a time zone."""
-    return [
-        ast.unparse(call)
-        for call in ast.walk(ast.parse(source))
-        if isinstance(call, ast.Call) and _is_naive(call)
-    ]
+    return [ast.unparse(call) for call in ast.walk(ast.parse(source)) if isinstance(call, ast.Call) and _is_naive(call)]
 
 
 def _is_naive(call: ast.Call) -> bool:
@@ -153,9 +149,7 @@ def test_core_imports_only_the_pure_part_of_the_standard_library() -> None:
 def test_import_contracts_hold() -> None:
     """The layers that the documents draw are the layers that the code has."""
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    run = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
 

@@ -1,6 +1,6 @@
 """The demo as plain lines: into a file, a pipe, or a terminal that can do no more."""
 
-import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -31,7 +31,7 @@ class Lines:
 
     def show(self, scene: Scene) -> None:
         """Write what is new."""
-        clock = time.strftime("%H:%M:%S", time.localtime(scene.now))
+        clock = datetime.fromtimestamp(scene.now, UTC).astimezone().strftime("%H:%M:%S")
         for line in scene.news:
             click.echo(f"{clock} {line}")
         if scene.running_seconds >= self._next_pulse:

@@ -1,7 +1,7 @@
 """The demo on a terminal: a table that is drawn anew several times a second."""
 
-import time
 from collections import deque
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -132,4 +132,4 @@ def _totals(scene: Scene) -> Text:
 
 
 def _clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at))
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%H:%M:%S")
