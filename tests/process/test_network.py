@@ -1,5 +1,6 @@
 """A token endpoint that is away, slow, sick or gone in the middle of an answer."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,3 +220,32 @@ def test_a_hanging_account_does_not_hold_up_the_others(life: Life) -> None:
         daemon.wait_until(lambda: sum(daemon.shown(n)["generation"] for n in ("home", "a", "b")) == 5, "the others")
         life.server.sandbox.change()
         daemon.wait_until(lambda: sum(daemon.shown(n)["generation"] for n in ("home", "a", "b")) == 6, "all three")
+
+
+def test_failed_requests_leave_no_file_descriptor_behind(life: Life) -> None:
+    """F7, F9, F12: connections that were dropped, reset or cut are closed, and good ones after a few idle seconds."""
+    life.server.sandbox.change(access_lifetime=3600, grace_seconds=60)
+    names = [f"c{number}" for number in range(12)]
+    life.configure(credentials="\n".join(f"[credentials.{name}]" for name in names))
+    for name in names:
+        life.put_pair(age=0, name=name)
+
+    def rotate_all(*steps: str) -> None:
+        life.server.sandbox.script(steps)
+        for _, answer in ControlClient(life.socket, 30).post_all(f"/v1/rotate/{name}" for name in names):
+            assert isinstance(answer, dict), answer
+
+    def sockets(daemon: DaemonProcess) -> int:
+        found = 0
+        for path in Path(f"/proc/{daemon.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                found += str(path.readlink()).startswith("socket:")
+        return found
+
+    with life.daemon() as daemon:
+        daemon.wait_until(lambda: all(life.token(name) for name in names), "all are published")
+        before = sockets(daemon)
+        rotate_all("drop", "reset", "half", "500", "502_html", "429", "200_cut", "301", "after:drop", "after:reset")
+        rotate_all()
+        daemon.wait_until(lambda: sockets(daemon) <= before, "every connection is closed")
+    assert life.books.families_revoked == 0

@@ -71,6 +71,29 @@ def test_sigterm_waits_for_a_slow_answer_and_saves_it(life: Life) -> None:
     assert not life.socket.exists()
 
 
+def test_a_stop_waits_no_longer_than_the_request_may_last(life: Life) -> None:
+    """B7, B9: a server that never answers is given up on by the request's own limit; the next start sends it again."""
+    life.server.sandbox.change(access_lifetime=3600, grace_seconds=60)
+    life.server.sandbox.script(["after:hang"])
+    life.refresh["replay_window"] = "30s"
+    life.configure(
+        daemon='drain_timeout = "4s"', defaults='connect_timeout = "1s"\nread_timeout = "2s"\ntotal_timeout = "3s"'
+    )
+    life.put_pair(age=0)
+    with life.daemon() as daemon:
+        begin_rotation(life, daemon)
+        assert daemon.stop() == 0
+        stopping, stopped = (_at(daemon, name) for name in ("stopping", "stopped"))
+        assert stopped - stopping < 4
+        assert events(daemon, "refresh_failed")[0]["reason"] == "read_timeout"
+    with life.daemon() as daemon:
+        wait_for_generation(daemon, 2)
+        daemon.wait_until(life.has_good_token, "the token is published")
+        life.server.sandbox.change()
+    assert life.books.replays_in_grace == 1
+    assert life.books.families_revoked == 0
+
+
 def test_the_lock_is_given_up_last(life: Life) -> None:
     """B8: while a stop waits for an answer nobody else gets the state; whoever gets it then finds the new pair."""
     life.server.sandbox.change(access_lifetime=3600)
