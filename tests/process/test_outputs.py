@@ -8,7 +8,7 @@ from typing import Final
 
 from rotator.adapters.control_client import ControlClient
 from tests.needs import needs
-from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
+from tests.process.life import Life, begin_rotation, events, rotate
 from tests.process.rig import DaemonProcess, wait_until
 
 _MOUNT: Final = 'mount -t tmpfs -o size=64k,mode=0700 none "$0" && exec "$@"'
@@ -118,9 +118,9 @@ def _remount(daemon: DaemonProcess, directory: Path, mode: str) -> None:
 
 def test_with_a_full_state_directory_no_request_leaves(life: Life) -> None:
     """B6, G7: a refresh token that could not be saved is not spent, though the token runs out; room heals it."""
+    life.server.sandbox.change(access_lifetime=9)
     with life.daemon(prefix=_on_a_small_disk(life.state_directory)) as daemon:
         _adopt(life, daemon)
-        wait_for_generation(daemon, 2)
         state = _inside(daemon, life.state_directory)
         filler = _fill(state)
         generation, requests = daemon.shown()["generation"], life.books.token_requests
