@@ -90,16 +90,24 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader has had enough; without this the interpreter complains when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has had enough
+        _give_up_stdout()
         return ExitCode.IOERR
     except Exception as error:
         if os.environ.get("ROTATOR_DEBUG") == "1":
             raise
         say(_fault(error))
+        _give_up_stdout()
         return ExitCode.IOERR if isinstance(error, OSError) else ExitCode.SOFTWARE
     return int(code or 0)
+
+
+def _give_up_stdout() -> None:
+    """Let what cannot be written vanish: else the interpreter tries again at exit, complains, and changes the code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fault(error: Exception) -> str:

@@ -133,12 +133,12 @@ def test_the_boot_clock_of_another_boot_means_nothing(life: Life) -> None:
         assert 0 <= daemon.sample("rotator_access_token_age_seconds", credential="home") < 60
         assert daemon.stop() == 0
     with life.daemon() as daemon:
-        assert daemon.wait_until(daemon.shown, "it is up")["generation"] == 1
+        daemon.wait_until(lambda: daemon.shown()["generation"] == 1, "generation 1 is read")
         assert not events(daemon, "clock_suspect")
         assert rotate(daemon)["generation"] == 2
         assert daemon.stop() == 0
     with life.daemon(prefix=namespace) as daemon:
-        assert daemon.wait_until(daemon.shown, "it is up")["generation"] == 2
+        daemon.wait_until(lambda: daemon.shown()["generation"] == 2, "generation 2 is read")
         assert not events(daemon, "clock_suspect")
     assert life.books.refresh_grants == 1
 
