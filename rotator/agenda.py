@@ -25,7 +25,8 @@ class Agenda:
         """Limit how many credentials of one server, and in all, are out at once."""
         self._per_server = per_server
         self._total = total
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._heap: list[tuple[float, int, Credential]] = []
         self._order = itertools.count()
         self._parked: dict[str, deque[Credential]] = {}
@@ -82,7 +83,7 @@ class Agenda:
             self._out.pop(credential, None)
             credential.busy = False
             if not self._out:
-                self._lock.notify_all()
+                self._idle.notify_all()
             self._push(credential, min(credential.due_at, at))
 
     def forget(self, credential: Credential) -> None:
@@ -116,5 +117,5 @@ class Agenda:
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until no credential is out with a worker, `timeout` seconds at most; False if one still is."""
-        with self._lock:
-            return self._lock.wait_for(lambda: not self._out, timeout)
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._out, timeout)

@@ -32,6 +32,7 @@ SWEEP_SECONDS: Final = 1.0
 PATROL_SECONDS: Final = 5.0
 _PATROL_AT_LEAST: Final = 500  # credentials looked at in one patrol; a full round takes a minute at most
 _PATROL_ROUNDS: Final = 10
+_JUDGED_SECONDS: Final = 0.05
 _MOSTLY_WAITED: Final = 4
 _LIVE_SECONDS: Final = 15.0
 _BUG_RETRY: Final = 60.0
@@ -79,7 +80,7 @@ class Daemon:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._exit = Exit.DONE
-        self._swept_at = time.monotonic()
+        self._swept_at = self._took_at = time.monotonic()
         self._patrol_from = 0
         self._started_at = self._clock.now()
         self._reloads = [0, 0]
@@ -194,9 +195,10 @@ class Daemon:
     # -- sweep -------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        """Wake a worker if anything is due. Runs each second in the loop, does nothing that could block."""
+        """Wake a worker if anything is due that nobody gets to. Runs each second in the loop and cannot block."""
         self._swept_at = time.monotonic()
-        if self._agenda.startable(self._clock.now()):
+        idle = not self._workers or self._swept_at - self._took_at > SWEEP_SECONDS / 2
+        if idle and self._agenda.startable(self._clock.now()):
             self._spawn()
 
     def _spawn(self) -> None:
@@ -209,19 +211,23 @@ class Daemon:
     def _work(self) -> None:
         """Step credentials until none is due.
 
-        A worker that mostly waited, for a server or a disk, brings in a colleague: so a crowd wakes a crowd. Beside one
-        that mostly computed, a colleague would only wait for the interpreter, which costs both.
+        A worker that mostly waits, for a server or a disk, brings in a colleague: so a crowd wakes a crowd. Beside one
+        that mostly computes, a colleague would only wait for the interpreter, which costs both.
         """
+        began, computed = time.monotonic(), time.thread_time()
         try:
             while not self._assembly.stopping.is_set():
                 credential = self._agenda.take(self._clock.now())
                 if credential is None:
                     return
-                began, computed = time.monotonic(), time.thread_time()
+                self._took_at = time.monotonic()
                 self._step(credential)
-                seconds, computed = time.monotonic() - began, time.thread_time() - computed
-                if seconds > _MOSTLY_WAITED * computed and self._agenda.startable(self._clock.now()):
-                    self._spawn()
+                seconds = time.monotonic() - began
+                if seconds > _JUDGED_SECONDS:
+                    mostly_waited = seconds > _MOSTLY_WAITED * (time.thread_time() - computed)
+                    if mostly_waited and self._agenda.startable(self._clock.now()):
+                        self._spawn()
+                    began, computed = time.monotonic(), time.thread_time()
         finally:
             with self._workers_lock:
                 self._workers -= 1

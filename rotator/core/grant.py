@@ -58,6 +58,10 @@ _REUSE_WORDS: Final = re.compile(r"already (been )?(used|claimed|redeemed)|claim
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _OPAQUE: Final = re.compile(r"[\w.~+/=-]{24,}")
 _BARE_CODE: Final = re.compile(r"[a-z]+(_[a-z]+)+")
+_JSON: Final = json.JSONDecoder(
+    # An absurd number must not cost the pair that came with it: int() refuses 5,000 digits.
+    parse_int=lambda digits: float(digits) if len(digits) > 18 else int(digits)  # noqa: PLR2004
+)
 _TEXT_LIMIT: Final = 200
 _MIN_SECRET: Final = 4
 _CHARSET_LATIN: Final = "latin-1"
@@ -161,8 +165,7 @@ def _fields(body: bytes) -> tuple[Mapping[str, object] | None, bool]:
     """Read a JSON object or a form, whatever the content type says (cases A39, A40)."""
     text = _decode(body)
     try:
-        # An absurd number must not cost the pair that came with it: int() refuses 5,000 digits.
-        document = json.loads(text, parse_int=lambda digits: float(digits) if len(digits) > 18 else int(digits))  # noqa: PLR2004
+        document = _JSON.decode(text)
         if _SURROGATE.search(text):  # half a character: no encoder takes it, so a token with it could not be saved
             document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):

@@ -200,7 +200,7 @@ class HttpTokenEndpoint:
                 "POST",
                 self._url,
                 headers=[*headers, (b"Content-Length", b"%d" % len(form))],
-                content=form,
+                stream=httpx.ByteStream(form),
                 extensions={"timeout": self._timeouts, "trace": line.trace},
             )
             response = line.transport.handle_request(sent)
