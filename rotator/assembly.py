@@ -173,7 +173,8 @@ class Assembly:
             match hook:
                 case configured.CommandHook():
                     title = f"hook {number}: {Path(hook.command[0]).name}"
-                    hooks.append(CommandHook(title, name, hook.command_for(name), hook.timeout, self.clock))
+                    command = hook.command_for(name)
+                    hooks.append(CommandHook(title, name, command, hook.timeout, self.clock, self.stopping))
                 case configured.SignalHook():
                     title = f"hook {number}: SIG{hook.signal}"
                     hooks.append(SignalHook(title, hook.pid_file_for(name), hook.signal))

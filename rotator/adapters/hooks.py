@@ -27,6 +27,8 @@ from rotator.ports import Clock, Problem
 _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "PATH", "TZ", "USER")
 """All that a command gets of our environment: the rest may hold client secrets."""
 _OUTPUT_KEPT: Final = 4096
+_STOP_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.25
 
 
 class _Hook:
@@ -48,11 +50,20 @@ class CommandHook(_Hook):
     the time limit passed.
     """
 
-    def __init__(self, name: str, credential: str, argv: Sequence[str], timeout: float, clock: Clock) -> None:
-        """Take the argument vector and the limit in seconds."""
+    def __init__(
+        self,
+        name: str,
+        credential: str,
+        argv: Sequence[str],
+        timeout: float,
+        clock: Clock,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        """Take the argument vector and the limit in seconds; once `stopping` is set the command has half a second."""
         super().__init__(name)
         self._credential = credential
         self._argv = tuple(argv)
+        self._stopping = stopping or threading.Event()
         self._timeout = timeout
         self._clock = clock
 
@@ -81,14 +92,15 @@ class CommandHook(_Hook):
                 return Problem(Reason.HOOK_FAILED, text)
             return Problem(Reason.HOOK_FAILED, problem.text)
         with process:
-            output = _run_to_end(process, self._timeout)
+            output = _run_to_end(process, self._timeout, self._stopping)
         secrets = (tokens.access_token, tokens.refresh_token or "", tokens.id_token or "")
         last = scrub((output.decode(errors="replace").strip().splitlines() or [""])[-1], secrets)
         told = f"; its last line: {last}" if last else "; it printed nothing"
         if process.returncode == 0:
             return None
         if process.returncode == -signals.SIGKILL:
-            end = f"was killed (the time limit is {self._timeout:g} s)"
+            why = "rotator stops" if self._stopping.is_set() else f"the time limit is {self._timeout:g} s"
+            end = f"was killed ({why})"
         elif process.returncode < 0:
             end = f"was ended by signal {-process.returncode}"
         else:
@@ -96,8 +108,11 @@ class CommandHook(_Hook):
         return Problem(Reason.HOOK_FAILED, f"the hook {self._argv[0]} {end}{told}")
 
 
-def _run_to_end(process: subprocess.Popen[bytes], timeout: float) -> bytes:
-    """Wait for the process itself, not for children that keep its output open; return the tail."""
+def _run_to_end(process: subprocess.Popen[bytes], timeout: float, stopping: threading.Event) -> bytes:
+    """Wait for the process itself, not for children that keep its output open; return the tail.
+
+    A stop does not wait for a hook (case E16): it is run again at the next start.
+    """
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for
     deadline = time.monotonic() + timeout
     output = b""
@@ -107,7 +122,11 @@ def _run_to_end(process: subprocess.Popen[bytes], timeout: float) -> bytes:
             selector.register(process.stdout, selectors.EVENT_READ)
             selector.register(pid_fd, selectors.EVENT_READ)
             while selector.get_map():
-                ready = [key.fileobj for key, _ in selector.select(deadline - time.monotonic())]
+                if stopping.is_set():
+                    deadline = min(deadline, time.monotonic() + _STOP_SECONDS)
+                    stopping = threading.Event()  # seen
+                wait = min(deadline - time.monotonic(), _LOOK_SECONDS)
+                ready = [key.fileobj for key, _ in selector.select(wait)]
                 if process.stdout in ready:
                     piece = os.read(process.stdout.fileno(), 1 << 16)
                     output = (output + piece)[-_OUTPUT_KEPT:]

@@ -191,6 +191,14 @@ def listener() -> Generator[Listener]:
         thread.join()
 
 
+def test_a_stop_does_not_wait_for_a_command() -> None:
+    """E16: a command that would run for long is killed soon after rotator begins to stop; it runs at the next start."""
+    stopping = threading.Event()
+    stopping.set()
+    hook = CommandHook("hook", "solar", ("sleep", "600"), 900.0, FixedClock(), stopping)
+    assert "rotator stops" in failure(hook.publish(token_set(1)))
+
+
 def webhook(url: str | Problem, timeout: float = 30.0) -> WebhookHook:
     """Return a hook that posts to a URL."""
     return WebhookHook("hook", "solar", lambda: url, timeout, FixedClock(offset=-5.0))

@@ -187,7 +187,9 @@ class Authority:
         self.directory = directory
         self.name = name
         self.file = self._path("pem")
-        self._openssl("req", "-x509", "-subj", f"/CN={name}", "-keyout", self._path("key"), "-out", self.file)
+        may_sign = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # Python 3.13 insists on it
+        files = ("-keyout", self._path("key"), "-out", self.file)
+        self._openssl("req", "-x509", "-subj", f"/CN={name}", *may_sign, *files)
 
     def _path(self, suffix: str, name: str = "") -> Path:
         return self.directory / f"{name or self.name}.{suffix}"

@@ -83,11 +83,22 @@ def _undelivered(cause: BaseException, *, sent: bool) -> tuple[Reason, str] | No
     elif sent:
         return None
     elif isinstance(cause, socket.gaierror):
+        if (limit := _limit_reached()) is not None:  # the resolver hides that it could open nothing
+            return Reason.LOCAL_RESOURCES, os.strerror(limit)
         return Reason.DNS, f"the name cannot be resolved ({cause.strerror})"
     elif isinstance(cause, UnicodeError):  # Python's own verdict on a label that is too long
         return Reason.DNS, "this cannot be a host's name"
     elif isinstance(cause, OSError) and cause.errno in _OUR_LIMITS:
         return Reason.LOCAL_RESOURCES, os.strerror(cause.errno)
+    return None
+
+
+def _limit_reached() -> int | None:
+    """Return the errno if no file can be opened now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno
     return None
 
 
