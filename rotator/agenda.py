@@ -98,7 +98,8 @@ class Agenda:
         """Return an upper bound for how many workers would find something to do at `now`."""
         with self._lock:
             self._drop_stale()
-            waiting = sum(len(parked) for parked in self._parked.values())
+            # Those parked behind a server that is full are its own workers' to take, when they are done.
+            waiting = sum(len(parked) for server, parked in self._parked.items() if self._has_place(server, now))
             if self._heap and self._heap[0][0] <= now:
                 waiting += self._total if len(self._heap) > 1 else 1
             return min(waiting, self._total - len(self._out))
