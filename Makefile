@@ -42,7 +42,7 @@ bench: $(TEST) ## measure; ARGS are passed on
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(VENV)-lock/.stamp ## pin and hash the newest versions that requirements/*.in allow
-	@cd requirements && for name in build run test lock; do \
+	@cd requirements && for name in build run test testbed lock; do \
 		echo "locking $$name"; \
 		../$(VENV)-lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe \
 			--strip-extras --no-header --no-emit-options --no-emit-index-url \
@@ -70,9 +70,9 @@ $(RUN): requirements/run.txt requirements/build.txt pyproject.toml | python
 	@$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
 	@touch $@
 
-$(TEST): $(RUN) requirements/test.txt
-	@echo "Adding the test tools of requirements/test.txt (once) ..." >&2
-	@$(INSTALL) -r requirements/test.txt
+$(TEST): $(RUN) requirements/test.txt requirements/testbed.txt
+	@echo "Adding the test tools of requirements/test.txt and testbed.txt (once) ..." >&2
+	@$(INSTALL) -r requirements/test.txt -r requirements/testbed.txt
 	@touch $@
 
 $(VENV)-lock/.stamp: requirements/lock.txt | python
