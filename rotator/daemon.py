@@ -8,13 +8,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -22,33 +20,21 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from rotator.agenda import Agenda
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
-from rotator.core.model import Halt, Reason, TokenSet
-from rotator.core.standing import CredentialView, Standing, shifted
+from rotator.core.model import Reason, TokenSet
+from rotator.core.standing import CredentialView, shifted
 from rotator.core.state import Status, with_sinks
 from rotator.credential import Credential, Plan
+from rotator.once import Exit, run_once
 from rotator.ports import Counts, Event, Health, Notice, Problem, StatusChanged
+from rotator.readiness import is_ready, why_not_ready
+from rotator.workers import Workers
 
 SWEEP_SECONDS: Final = 1.0
 PATROL_SECONDS: Final = 5.0
 _PATROL_AT_LEAST: Final = 500  # credentials looked at in one patrol; a full round takes a minute at most
 _PATROL_ROUNDS: Final = 10
-_JUDGED_SECONDS: Final = 0.05
-_MOSTLY_WAITED: Final = 4
 _LIVE_SECONDS: Final = 15.0
-_BUG_RETRY: Final = 60.0
 _REASONS_SHOWN: Final = 20
-_ONCE_PATIENCE: Final = 60.0
-_ONCE_WAIT: Final = 5.0
-_NEED_A_PERSON: Final = (Standing.LOGIN_REQUIRED, Standing.REAUTHORIZATION_REQUIRED)
-
-
-class Exit(IntEnum):
-    """How a run ended (sysexits)."""
-
-    DONE = 0
-    UNSAVED = 74  # EX_IOERR: a token set was lost with the process because it could not be saved
-    TEMPORARY = 75  # EX_TEMPFAIL
-    DEAD_GRANT = 77  # EX_NOPERM
 
 
 class Daemon:
@@ -73,14 +59,12 @@ class Daemon:
         assembly.sweep_temporaries(plans.values())
         for name, plan in plans.items():
             self._add(name, plan)
-        self._pool = ThreadPoolExecutor(config.daemon.max_concurrent, thread_name_prefix="rotate")
+        self._workers = Workers(self._agenda, assembly, config.daemon.max_concurrent)
         self._helpers = ThreadPoolExecutor(4, thread_name_prefix="errand")  # logins, patrols: never behind a token call
-        self._workers = 0
-        self._workers_lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._exit = Exit.DONE
-        self._swept_at = self._took_at = time.monotonic()
+        self._swept_at = time.monotonic()
         self._patrol_from = 0
         self._started_at = self._clock.now()
         self._reloads = [0, 0]
@@ -146,7 +130,7 @@ class Daemon:
         patience = self._config.daemon.drain_timeout
         if not await asyncio.get_running_loop().run_in_executor(self._helpers, self._agenda.wait_idle, patience):
             self._assembly.abort_all()
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._helpers.shutdown, cancel_futures=True)
         unsaved = [c.name for c in self._credentials.values() if c.unsaved and not self._rotator.save_unsaved(c)]
         if unsaved:
@@ -160,88 +144,19 @@ class Daemon:
         self._notify(Notice("stopped", "store closed, lock released"))
 
     def run_once(self) -> Exit:
-        """Do what is due for every credential and end: for init containers and timers.
-
-        DONE: every credential has a valid token in its outputs, whether or not anything was due. TEMPORARY: try again.
-        DEAD_GRANT: somebody must log in.
-        """
-        with ThreadPoolExecutor(self._config.daemon.max_concurrent_per_server) as pool:
-            results = list(pool.map(self._step_patiently, self._credentials.values()))
-        unsaved = [c for c in self._credentials.values() if not self._rotator.save_unsaved(c)]
+        """Do what is due for every credential and end; see `rotator.once`."""
+        ended = run_once(
+            tuple(self._credentials.values()), self._assembly, self._config.daemon.max_concurrent_per_server
+        )
         self._assembly.close()
-        return Exit.UNSAVED if unsaved else max(results, default=Exit.DONE)
-
-    def _step_patiently(self, credential: Credential) -> Exit:
-        result = self._step_until_ready(credential)
-        if result is not Exit.DONE:  # the failure itself may be of an earlier run, whose log is elsewhere
-            self._notify(Notice("not_ready", self._why_not_ready(credential), credential.name, "error"))
-        return result
-
-    def _step_until_ready(self, credential: Credential) -> Exit:
-        deadline = time.monotonic() + _ONCE_PATIENCE
-        while True:
-            outcome = self._rotator.step(credential)
-            shown = credential.view(self._assembly.fingerprint)
-            if shown.standing in _NEED_A_PERSON:
-                return Exit.DEAD_GRANT
-            if self._is_ready(credential):
-                return Exit.DONE
-            wait = 0.0 if isinstance(outcome, Halt) else outcome.until - self._clock.now()
-            if isinstance(outcome, Halt) or wait > _ONCE_WAIT or time.monotonic() + wait > deadline:
-                return Exit.TEMPORARY
-            if self._assembly.stopping.wait(max(0.05, wait)):
-                return Exit.TEMPORARY
+        return ended
 
     # -- sweep -------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
         """Wake a worker if anything is due that nobody gets to. Runs each second in the loop and cannot block."""
         self._swept_at = time.monotonic()
-        idle = not self._workers or self._swept_at - self._took_at > SWEEP_SECONDS / 2
-        if idle and self._agenda.startable(self._clock.now()):
-            self._spawn()
-
-    def _spawn(self) -> None:
-        with self._workers_lock:
-            if self._workers >= self._config.daemon.max_concurrent or self._assembly.stopping.is_set():
-                return
-            self._workers += 1
-        self._pool.submit(self._work)
-
-    def _work(self) -> None:
-        """Step credentials until none is due.
-
-        A worker that mostly waits, for a server or a disk, brings in a colleague: so a crowd wakes a crowd. Beside one
-        that mostly computes, a colleague would only wait for the interpreter, which costs both.
-        """
-        began, computed = time.monotonic(), time.thread_time()
-        try:
-            while not self._assembly.stopping.is_set():
-                credential = self._agenda.take(self._clock.now())
-                if credential is None:
-                    return
-                self._took_at = time.monotonic()
-                self._step(credential)
-                seconds = time.monotonic() - began
-                if seconds > _JUDGED_SECONDS:
-                    mostly_waited = seconds > _MOSTLY_WAITED * (time.thread_time() - computed)
-                    if mostly_waited and self._agenda.startable(self._clock.now()):
-                        self._spawn()
-                    began, computed = time.monotonic(), time.thread_time()
-        finally:
-            with self._workers_lock:
-                self._workers -= 1
-
-    def _step(self, credential: Credential) -> None:
-        until = self._clock.now() + _BUG_RETRY
-        try:
-            outcome = self._rotator.step(credential)
-            until = float("inf") if isinstance(outcome, Halt) else outcome.until
-        except Exception as error:  # noqa: BLE001 - one credential's bug must not stop the others
-            text = f"a bug: {type(error).__name__}; this credential is tried again in {_BUG_RETRY:.0f} s"
-            self._notify(Notice("bug", text, credential.name, "critical", {"exception": error}))
-        finally:
-            self._agenda.put_back(credential, until)
+        self._workers.look()
 
     async def _patrol(self) -> None:
         """Look at a part of the credentials: outputs deleted or edited, secrets changed. No token call comes of it."""
@@ -261,7 +176,7 @@ class Daemon:
 
     def _wake(self, credential: Credential) -> None:
         self._agenda.put(credential, self._clock.now())
-        self._spawn()
+        self._workers.wake()
 
     def notify(self, event: Event) -> None:
         """Hear of a dead grant: the configuration may want an exit then (case I11). Observer."""
@@ -303,32 +218,9 @@ class Daemon:
         age = time.monotonic() - self._swept_at
         reasons: list[str] = []
         for credential in tuple(self._credentials.values()):
-            if not self._is_ready(credential) and len(reasons) < _REASONS_SHOWN:
-                reasons.append(self._why_not_ready(credential))
+            if not is_ready(credential, self._clock.now()) and len(reasons) < _REASONS_SHOWN:
+                reasons.append(why_not_ready(credential, self._assembly.fingerprint))
         return Health(age < _LIVE_SECONDS, not reasons, tuple(reasons), age, len(self._credentials))
-
-    def _is_ready(self, credential: Credential) -> bool:
-        state, now = credential.state, self._clock.now()
-        if state is None or state.tokens is None or not state.tokens.access_token:
-            return False
-        required = credential.plan.required
-        if not required:
-            return state.tokens.expires_at > now
-        return all(state.delivery(name).expires_at > now for name in required)
-
-    def _why_not_ready(self, credential: Credential) -> str:
-        shown = credential.view(self._assembly.fingerprint)
-        if shown.standing in _NEED_A_PERSON:
-            why = f"{shown.text}; " if shown.text else ""
-            return f"{credential.name}: {shown.standing}: {why}log in: rotator login {credential.name}"
-        if shown.standing not in (Standing.VALID, Standing.STARTING):
-            return f"{credential.name}: {shown.standing}: {shown.text or shown.reason}"
-        stuck = [output for output in shown.outputs if output.failures]
-        return (
-            f"{credential.name}: {stuck[0].name}: {stuck[0].text}"
-            if stuck
-            else f"{credential.name}: no valid token yet"
-        )
 
     def counts(self) -> Counts:
         """Return what the daemon counts itself."""
@@ -424,7 +316,7 @@ class Daemon:
                         credential.state = with_sinks(credential.state, tuple(sink.name for sink in plan.sinks))
                 self._wake(credential)
         self._config = config
-        self._spawn()
+        self._workers.wake()
 
 
 def _unknown(name: str, credentials: dict[str, Credential]) -> Problem:
