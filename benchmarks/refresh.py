@@ -23,6 +23,8 @@ def run(*, count: int = 1000, rounds: int = 5, seconds: float = 5.0) -> list[Fig
             until(lambda: server.granted() >= 2 * count)
 
             def of_daemon() -> float:
+                warm = server.granted() + count
+                until(lambda: server.granted() >= warm)  # over the halt, with fresh connections
                 before, cpu = server.granted(), cpu_seconds(daemon.pid)
                 time.sleep(seconds)
                 return (cpu_seconds(daemon.pid) - cpu) / (server.granted() - before)
