@@ -17,7 +17,7 @@ from tests.conftest import ZONES
 from tests.needs import needs
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("build", "lock", "run", "test")
+LOCKS = ("build", "lock", "run", "test", "testbed")
 PACKAGE = sorted((ROOT / "rotator").rglob("*.py"))
 CODE = [*PACKAGE, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
 
