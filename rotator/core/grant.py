@@ -92,11 +92,14 @@ def password_request(username: str, password: str, scope: str, extra: tuple[tupl
 def classify(status: int, headers: Headers, body: bytes, wall_now: float) -> Answer:
     """Say what an HTTP answer means. `wall_now` (instant) serves a Retry-After that is a date."""
     fields, form_encoded = _fields(body)
+    success = 200 <= status < 300  # noqa: PLR2004 - status classes read best as numbers
+    if success and fields is not None and (granted := _granted(fields, form_encoded=form_encoded)):
+        return granted
     code = _error_code(fields, body, status)
     retry_after = _retry_after(headers, wall_now)
     text = _description(fields, body)
-    if 200 <= status < 300:  # noqa: PLR2004 - status classes read best as numbers
-        return _classify_success(fields, code, status, text, form_encoded=form_encoded)
+    if success:
+        return _classify_success(fields, code, status, text)
     if 300 <= status < 400:  # noqa: PLR2004
         target = headers.get("location", "").split("?", 1)[0] or "an unnamed place"
         text = f"token endpoint answered {status} to {target}; set token_url to {target}"
@@ -114,14 +117,16 @@ def classify(status: int, headers: Headers, body: bytes, wall_now: float) -> Ans
     return Unavailable(Reason.HTTP_5XX, delivered=True, retry_after=retry_after, status=status, text=text)
 
 
-def _classify_success(
-    fields: Mapping[str, object] | None, code: str, status: int, text: str, *, form_encoded: bool
-) -> Answer:
+def _granted(fields: Mapping[str, object], *, form_encoded: bool) -> Granted | None:
+    access, refresh = _text(fields.get("access_token")), _text(fields.get("refresh_token"))
+    if not access and (not refresh or fields.get("error")):
+        return None
+    raw = {key: value for key, value in fields.items() if key not in ("access_token", "refresh_token")}
+    return Granted(access, refresh or None, raw, form_encoded)
+
+
+def _classify_success(fields: Mapping[str, object] | None, code: str, status: int, text: str) -> Answer:
     if fields is not None:
-        access, refresh = _text(fields.get("access_token")), _text(fields.get("refresh_token"))
-        if access or (refresh and not code):
-            raw = {key: value for key, value in fields.items() if key not in ("access_token", "refresh_token")}
-            return Granted(access, refresh or None, raw, form_encoded)
         if code:  # GitHub refuses with status 200 (case A29)
             return _classify_refusal(fields, code, status, None, text)
         names = ", ".join(fields) or "none"

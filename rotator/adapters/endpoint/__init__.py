@@ -11,7 +11,7 @@ import encodings.idna  # noqa: F401 - needed by the first request: read now, whi
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote_plus, urlencode
@@ -93,7 +93,9 @@ class HttpTokenEndpoint:
         self._url = _url(settings.token_url, "token_url")
         self._tls = TlsFiles(settings.ca_file, settings.client_certificate, settings.client_key)
         self._proxy, self._proxy_secrets = _proxy(settings, self._url)
-        self._way = self._proxy and (self._proxy.url, self._proxy.raw_auth)
+        way = self._proxy and (self._proxy.url, self._proxy.raw_auth)
+        self._line = (way, self._url.scheme, self._url.netloc)
+        self._client = (settings.token_url, settings.client_id)
         self._headers = [
             (b"Host", self._url.netloc),
             (b"Accept", b"application/json"),  # GitHub answers a form without it (case A39)
@@ -127,10 +129,15 @@ class HttpTokenEndpoint:
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Send the form; see `ports.TokenEndpoint.request`."""
         deadline = time.monotonic() + self._settings.total_timeout
-        answers: list[Answer] = []
+        answers = [self._attempt(request, secrets, deadline)]
+        if not _repeatable(answers[0]):
+            return answers[0]
+        made = answers.copy()  # what tenacity takes for its first attempt
 
         def attempt() -> Answer:
-            if not (answers and self._stopping.is_set()):  # else it was stopping that ended the wait
+            if made:
+                return made.pop()
+            if not self._stopping.is_set():  # else it was stopping that ended the wait
                 answers.append(self._attempt(request, secrets, deadline))
             return answers[-1]
 
@@ -151,7 +158,7 @@ class HttpTokenEndpoint:
             if isinstance(found, Problem):
                 return Unavailable(found.reason, delivered=False, text=found.text)
             context = found
-        if not self._network.lines.turn((self._url, self._settings.client_id, request.fields), self._stopping):
+        if not self._network.lines.turn((self._client, request.fields), self._stopping):
             return Unavailable(Reason.INTERRUPTED, delivered=False, text="rotator is stopping")
         headers, fields, hidden = self._authenticated(request, secret)
         answer = self._exchange(context, headers, urlencode(fields).encode(), deadline)
@@ -191,7 +198,7 @@ class HttpTokenEndpoint:
         deadline: float,
     ) -> Answer:
         """Carry out one HTTP exchange. The line comes back closed unless all went well."""
-        key = (context, self._way, self._url.scheme, self._url.netloc)
+        key = (context, self._line)
         lines = self._network.lines
         line = lines.take(key, lambda: self._transport(context), deadline)
         usable = False
@@ -244,7 +251,10 @@ def _body(response: httpx.Response) -> tuple[bytes, bool]:
     """Read the decoded body up to the limit; tell whether that was all of it."""
     parts: list[bytes] = []
     size = 0
-    for part in response.iter_bytes():
+    encoded = "content-encoding" in response.headers  # which it is not asked to be
+    stream = response.iter_bytes() if encoded else response.stream
+    assert isinstance(stream, Iterable)  # noqa: S101 - a synchronous transport streams synchronously
+    for part in stream:
         parts.append(part)
         size += len(part)
         if size > BODY_LIMIT:
