@@ -121,9 +121,11 @@ class Assembly:
                 total_timeout=at.total_timeout,
                 user_agent=f"rotator/{VERSION}",
             )
-            self._endpoints[key] = HttpTokenEndpoint(
-                settings, self._wall_now, self.stopping, self._notice, self._network
-            )
+            try:
+                made = HttpTokenEndpoint(settings, self._wall_now, self.stopping, self._notice, self._network)
+            except ValueError as error:
+                raise InputsUnusable(f"credentials.{name}: {error}") from None
+            self._endpoints[key] = made
         return self._endpoints[key]
 
     def _wall_now(self) -> float:

@@ -16,7 +16,7 @@ from rotator.adapters.logs import Fanout, LogObserver, configure
 from rotator.adapters.metrics import Metrics
 from rotator.adapters.serve import Server, listen
 from rotator.adapters.web import make_app
-from rotator.assembly import Assembly
+from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, load
 from rotator.daemon import Daemon
@@ -33,7 +33,10 @@ def composed(path: Path, config: Config) -> Iterator[tuple[Daemon, Assembly, Met
         raise Stop(code_of(store.reason), store.text)
     with contextlib.closing(store):
         assembly = Assembly(store, observers)
-        daemon = Daemon(config, assembly, lambda: load(path, None, os.environ))
+        try:
+            daemon = Daemon(config, assembly, lambda: load(path, None, os.environ))
+        except InputsUnusable as error:  # such as an environment proxy that is no URL
+            raise Stop(ExitCode.CONFIG, str(error)) from None
         metrics = Metrics(daemon, config.metrics.fleet_threshold, assembly.clock)
         observers.add(metrics)
         observers.add(daemon)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rotator.adapters.control_client import ControlProblem
 from rotator.adapters.file_store import FileStore
-from rotator.assembly import Assembly
+from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.common import say
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, CredentialConfig, OutputConfig
@@ -124,7 +124,10 @@ def _assembled(config: Config) -> Iterator[Assembly]:
     with _store(config) as store:
         assembly = Assembly(store, _ToStandardError(), os.environ)
         with contextlib.closing(assembly):
-            yield assembly
+            try:
+                yield assembly
+            except InputsUnusable as error:
+                raise Stop(ExitCode.CONFIG, str(error)) from None
 
 
 def login(config: Config, name: str, body: Mapping[str, str]) -> dict[str, Any]:

@@ -256,6 +256,16 @@ def test_an_extra_field_that_cannot_be_read_stops_the_command(rotator: Place, se
     assert server.sandbox.books.token_requests.total() == 1
 
 
+def test_an_environment_proxy_that_is_no_url_is_one_line(rotator: Place) -> None:
+    """F13: what only shows when the parts are made, such as the environment's proxy, is a configuration error too."""
+    rotator.configure("use_environment_proxies = true")
+    rotator.environment["http_proxy"] = "http://"
+    for command in (("run", "--once"), ("run",), ("rotate", "home")):
+        run = rotator(*command)
+        assert run.code == 78
+        assert run.lines[-1] == "rotator: credentials.home: http_proxy is no URL: it must look like https://host/path"
+
+
 def test_run_once_refreshes_what_is_due(rotator: Place, server: SandboxServer) -> None:
     """I10: exit code 0 when every output holds a valid token, also when nothing was due."""
     pair = server.sandbox.issue(USERNAME)
