@@ -45,7 +45,7 @@ class Daemon:
     ) -> None:
         """Take a good configuration and the parts made for it. `load_config` reads it anew for a reload.
 
-        Raises `InputsUnusable` if an input that is needed now cannot be read.
+        Raises `InputsUnusable` if what is configured cannot be made into working parts.
         """
         self._config = config
         self._load_config = load_config
@@ -68,6 +68,7 @@ class Daemon:
         self._patrol_from = 0
         self._started_at = self._clock.now()
         self._reloads = [0, 0]
+        self._reloading: set[asyncio.Future[tuple[str, ...]]] = set()
         self._last_reload = (True, self._started_at)
 
     def _add(self, name: str, plan: Plan) -> None:
@@ -82,7 +83,7 @@ class Daemon:
         self._stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
-        self._loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(self.reload()))
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         # An interval job survives a late loop, an overlap and an exception; a one-shot job does not.
         scheduler = AsyncIOScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
@@ -269,6 +270,12 @@ class Daemon:
         return await asyncio.get_running_loop().run_in_executor(self._helpers, run)
 
     # -- reload ------------------------------------------------------------------------------------
+
+    def _reload_soon(self) -> None:
+        # The loop holds its tasks weakly: without these references a reload could vanish half-way.
+        task = asyncio.ensure_future(self.reload())
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
 
     async def reload(self) -> tuple[str, ...]:
         """Take a good new configuration without dropping state; refuse a bad one and go on."""

@@ -73,7 +73,6 @@ class Oddity(StrEnum):
     JWT_EXPIRES_EARLIER = "jwt_expires_earlier"
     SCOPE_SHAPE = "scope_shape"
     SCOPE_CHANGED = "scope_changed"
-    TOKEN_TYPE_ODD = "token_type_odd"
     ID_TOKEN_ODD = "id_token_odd"
     ROTATION_MISSING = "rotation_missing"
     FORM_ENCODED = "form_encoded"
