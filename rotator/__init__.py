@@ -3,3 +3,5 @@
 from typing import Final
 
 VERSION: Final = "0.1.0"
+DATED: Final = "2026-11-25"
+"""The day of this version, UTC; manual pages and packages carry it."""

@@ -16,7 +16,9 @@ import pytest
 PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "curl": ("curl", "--version"),
     "faketime": ("faketime", "-f", "+1d", "true"),
+    "groff": ("groff", "-man", "-Tutf8", "-z", "/dev/null"),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
+    "mandoc": ("mandoc", "-T", "lint", "-W", "error", "/dev/null"),
     "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
     "network namespace": ("unshare", "--net", "ip", "link", "set", "lo", "up"),
     "openssl": ("openssl", "version"),

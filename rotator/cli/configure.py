@@ -25,7 +25,7 @@ def show(settings: Settings) -> None:
 @config.command(epilog=examples("rotator config schema > rotator.schema.json"))
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
-    from rotator.config.reference import configuration_schema
+    from rotator.config.tables import configuration_schema
 
     click.echo(json.dumps(configuration_schema(), indent=2))
 

@@ -1,4 +1,4 @@
-"""Makes the reference page, the JSON Schema and the example from the models.
+"""Makes the reference page, JSON Schema, example and rotator.toml(5) from the models.
 
 `python -m rotator.config.reference` tells whether the files are fresh, `--write` writes them.
 """
@@ -6,41 +6,23 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pydantic import BaseModel
-
-from rotator.config.durations import GRAMMAR, format_duration
+from rotator.config.durations import GRAMMAR
 from rotator.config.example import EXAMPLE
-from rotator.config.schema import (
-    CredentialTable,
-    DaemonTable,
-    HookTable,
-    LogTable,
-    MetricsTable,
-    OutputTable,
-    RefreshTable,
-    Root,
-)
+from rotator.config.manual import manual_page
+from rotator.config.tables import Setting, configuration_schema, tables
 from rotator.config.values import SOURCE_FORMS
 
-DIRECTORY: Final = Path("docs/reference")
-_SECTIONS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
-    ("[daemon]", DaemonTable),
-    ("[metrics]", MetricsTable),
-    ("[log]", LogTable),
-    ("[credentials.NAME] and [defaults]", CredentialTable),
-    ("refresh", RefreshTable),
-    ("outputs", OutputTable),
-    ("hooks", HookTable),
-)
-_INTRODUCTION: Final = f"""\
+DIRECTORY: Final = Path("docs")
+_ABOUT_THIS_PAGE: Final = """\
 # Configuration
 
 This page is made from the program: `python -m rotator.config.reference --write`.
 [rotator.example.toml](rotator.example.toml) is a configuration to start from,
 [configuration.schema.json](configuration.schema.json) teaches an editor the keys.
-
+"""
+_INTRODUCTION: Final = f"""\
 The configuration is TOML: one file, and the files `*.toml` of the directory `conf.d` beside it, in
 the order of their names. A key in a later file replaces the same key of an earlier one; a
 credential in two files is an error. A credential takes from `[defaults]` what it does not set
@@ -61,100 +43,29 @@ in the places of secrets, in output paths and in hooks.
 """
 
 
-def configuration_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a configuration file."""
-    schema = _tidied(Root.model_json_schema())
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "rotator"}
-
-
-def _tidied(node: Any) -> Any:
-    """Take out what TOML cannot say (null) and what tells nothing (titles made from names)."""
-    if isinstance(node, list):
-        return [_tidied(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    node = {key: value if key == "default" else _tidied(value) for key, value in node.items()}
-    if isinstance(node.get("title"), str):
-        del node["title"]
-    if "default" in node and (node["default"] is None or isinstance(node["default"], dict)):
-        del node["default"]
-    if "anyOf" in node:
-        variants = [variant for variant in node["anyOf"] if variant != {"type": "null"}]
-        if len(variants) == 1:
-            del node["anyOf"]
-            return {**variants[0], **node}
-        node["anyOf"] = variants
-    return node
-
-
 def reference_page() -> str:
     """Return the reference page in Markdown."""
-    definitions = configuration_schema()["$defs"]
-    parts = [_INTRODUCTION]
-    for title, model in _SECTIONS:
-        definition = definitions[model.__name__]
-        needed = definition.get("required", ())
-        rows = [_row(key, about, key in needed) for key, about in definition["properties"].items()]
-        about = " ".join(definition["description"].split())
-        head = "| key | value | default | meaning |\n| --- | --- | --- | --- |"
-        parts.append(f"## {title}\n\n{about}\n\n{head}\n" + "\n".join(rows) + "\n")
+    head = "| key | value | default | meaning |\n| --- | --- | --- | --- |"
+    parts = [_ABOUT_THIS_PAGE, _INTRODUCTION]
+    for title, about, settings in tables():
+        parts.append(f"## {title}\n\n{about}\n\n{head}\n" + "\n".join(map(_row, settings)) + "\n")
     return "\n".join(parts)
 
 
-def _row(key: str, about: dict[str, Any], needed: bool) -> str:  # noqa: FBT001 -- a column of the table
-    default = "**required**" if needed else _default(about)
-    examples = about.get("examples", ())
-    example = f" Example: `{_toml(examples[0])}`." if examples else ""
-    text = f"{about['description']}{example}".replace("|", "\\|")
-    return f"| `{key}` | {_kind(about)} | {default} | {text} |"
-
-
-def _default(about: dict[str, Any]) -> str:
-    if about.get("default") in (None, [], {}):
-        return ""
-    if about.get("$comment") == "duration":
-        return f"`{_toml(format_duration(about['default']))}`"
-    return f"`{_toml(about['default'])}`"
-
-
-def _kind(about: dict[str, Any]) -> str:
-    if "$comment" in about:
-        return str(about["$comment"])
-    if "enum" in about:
-        return ", ".join(f"`{_toml(value)}`" for value in about["enum"])
-    if "$ref" in about:
-        return "table, see below"
-    if about["type"] == "array":
-        return "list of texts" if about["items"].get("type") == "string" else "list of tables, see below"
-    plain = {
-        "boolean": "true or false",
-        "integer": "whole number",
-        "object": "table of texts",
-        "string": "text in quotes",
-    }
-    return plain.get(about["type"], "number") + _limits(about)
-
-
-def _limits(about: dict[str, Any]) -> str:
-    limits = (about.get("minimum"), about.get("maximum"))
-    return f", {limits[0]} to {limits[1]}" if None not in limits else ""
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
-    if isinstance(value, str) and '"' in value:
-        return f"'{value}'"
-    return json.dumps(value, ensure_ascii=False)
+def _row(setting: Setting) -> str:
+    default = "**required**" if setting.needed else setting.default
+    meaning = setting.meaning.replace("|", "\\|")
+    return f"| `{setting.key}` | {setting.kind} | {default} | {meaning} |"
 
 
 def documents() -> dict[str, str]:
-    """Return the contents of the generated files by name."""
+    """Return the contents of the generated files by their place in docs."""
     schema = json.dumps(configuration_schema(), indent=2, ensure_ascii=False) + "\n"
     return {
-        "configuration.md": reference_page(),
-        "configuration.schema.json": schema,
-        "rotator.example.toml": EXAMPLE,
+        "reference/configuration.md": reference_page(),
+        "reference/configuration.schema.json": schema,
+        "reference/rotator.example.toml": EXAMPLE,
+        "man/rotator.toml.5": manual_page(_INTRODUCTION, EXAMPLE),
     }
 
 
@@ -166,8 +77,8 @@ def main(arguments: list[str]) -> int:
         if not (DIRECTORY / name).is_file() or (DIRECTORY / name).read_text("utf-8") != text
     ]
     if arguments == ["--write"]:
-        DIRECTORY.mkdir(parents=True, exist_ok=True)
         for path, text in stale:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
         return 0
     for path, _ in stale:

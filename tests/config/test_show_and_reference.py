@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rotator.config import EXAMPLE, Config, load, show
-from rotator.config.reference import DIRECTORY, configuration_schema, documents, main
+from rotator.config.reference import DIRECTORY, documents, main
+from rotator.config.tables import configuration_schema
 from tests.config.conftest import BASE
 from tests.secrets_scan import planted, secrets_in
 
@@ -30,7 +31,7 @@ def test_stale_files_are_noticed_and_written(
     assert main([]) == 1
     assert main(["--write"]) == 0
     assert main([]) == 0
-    (tmp_path / DIRECTORY / "configuration.md").write_text("edited")
+    (tmp_path / DIRECTORY / "reference/configuration.md").write_text("edited")
     capsys.readouterr()
     assert main([]) == 1
     assert capsys.readouterr().err == (
@@ -40,7 +41,7 @@ def test_stale_files_are_noticed_and_written(
 
 def test_every_key_is_described() -> None:
     """Each key of each table has a description, and the page and the example know the tables."""
-    page = documents()["configuration.md"]
+    page = documents()["reference/configuration.md"]
     for table in configuration_schema()["$defs"].values():
         for key, about in table["properties"].items():
             assert about["description"].endswith("."), key
