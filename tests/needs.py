@@ -7,6 +7,8 @@ A skipped test proves nothing, so nothing may be skipped where the whole suite i
 import functools
 import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -27,6 +29,9 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "strace": ("strace", "-f", "-o", "/dev/null", "true"),
     # To a process that is no child: Yama (kernel.yama.ptrace_scope) reserves that to root.
     "strace attach": ("sh", "-ec", "sleep 2 & strace -qq -o /dev/null -e trace=none -p $!; true"),
+    "systemd-analyze": ("systemd-analyze", "--version"),
+    # A container with systemd as PID 1 boots.
+    "systemd-nspawn": (sys.executable, "-B", "-m", "tests.testbed.systemd.machine"),
     "time namespace": ("unshare", "--time", "--boottime", "60", "--fork", "true"),
     "tzdata": ("test", "-e", "/usr/share/zoneinfo/Europe/Amsterdam"),
 }
@@ -48,7 +53,10 @@ def _missing(component: str) -> str:
     if probe is None:
         return "" if os.geteuid() == 0 else "run the tests as root"
     try:
-        run = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+        run = subprocess.run(
+            probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+            cwd=Path(__file__).parent.parent,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if run.returncode == 0 else f"{' '.join(probe)}: {run.stderr.strip()}"

@@ -215,7 +215,7 @@ class Rig:
         self.state_directory = directory / "state"
         self.socket = directory / "run" / "rotator.sock"
         self.config = directory / "rotator.toml"
-        self.metrics_address = _free_address()
+        self.metrics_address = free_address()
         self._starts = itertools.count(1)
         for name in ("state", "run", "out"):
             (directory / name).mkdir(mode=0o700, exist_ok=True)
@@ -340,7 +340,7 @@ class Rig:
         assert_no_secrets(log)
 
 
-def _free_address() -> tuple[str, int]:
+def free_address() -> tuple[str, int]:
     """Return a loopback address that no other test uses: a host of its own, and a port that is free there."""
     host = f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}.{next(_numbers) % 250}"
     with socket.socket() as found:
