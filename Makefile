@@ -26,6 +26,7 @@ demo: $(RUN) ## watch rotator at work; FOR=60 ends it after 60 seconds
 	@$(BIN)/rotator demo $(if $(FOR),--for $(FOR))
 
 test: $(TEST) ## run the whole suite; ARGS="-k name" narrows it
+	@$(BIN)/python -m tests.testbed.kubernetes.build || true
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(TEST) ## lint, format, types and import rules

@@ -8,6 +8,9 @@ import pytest
 
 from tests.secrets_scan import secrets_in, secrets_in_records
 
+# The fixtures `cluster` and `namespace`: a Kubernetes API server, started when a test first asks for it.
+pytest_plugins = ["tests.testbed.kubernetes.shared"]
+
 # D7: no test may lean on the machine's time zone, so each worker has another one.
 ZONES = ("UTC", "America/New_York", "Asia/Kolkata", "Europe/Amsterdam")
 

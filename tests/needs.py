@@ -20,6 +20,7 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "faketime": ("faketime", "-f", "+1d", "true"),
     "groff": ("groff", "-man", "-Tutf8", "-z", "/dev/null"),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
+    "kubernetes": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there"),
     "mandoc": ("mandoc", "-T", "lint", "-W", "error", "/dev/null"),
     "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
     "network namespace": ("unshare", "--net", "ip", "link", "set", "lo", "up"),
