@@ -85,8 +85,8 @@ class Credential:
         """Return this generation's share of the jitter, in [0, 1)."""
         return spread_of(self.name, self.state.generation if self.state else 0)
 
-    def view(self, fingerprint: Fingerprinter) -> CredentialView:
-        """Show this credential as it is at this moment."""
+    def view(self, fingerprint: Fingerprinter, now: float) -> CredentialView:
+        """Show this credential as it is at this moment, the instant `now`."""
         state = self.state
         tokens = state.tokens if state else None
         access, refresh = (tokens.access_token, tokens.refresh_token) if tokens else (None, None)
@@ -96,7 +96,7 @@ class Credential:
             self.plan.policy,
             self.plan.grant,
             self.plan.sink_refs,
-            self.spread,
+            now,
             unsaved=self.unsaved and self.durable_generation < (state.generation if state else 0),
             fingerprints=(fingerprint(access), fingerprint(refresh)),
         )
@@ -106,4 +106,5 @@ class Credential:
             )
         if self.save_problem is not None:  # no refresh leaves until it is mended (case E2)
             return replace(shown, reason=self.save_problem.reason, text=self.save_problem.text)
-        return shown if state is not None else replace(shown, standing=Standing.STARTING)
+        # Until the store has been read nothing is due.
+        return shown if state is not None else replace(shown, standing=Standing.STARTING, next_at=None)

@@ -200,7 +200,7 @@ class Daemon:
         return self._show(credential) if credential else None
 
     def _show(self, credential: Credential) -> CredentialView:
-        return self._as_wall(credential.view(self._assembly.fingerprint))
+        return self._as_wall(credential.view(self._assembly.fingerprint, self._clock.now()))
 
     def _as_wall(self, shown: CredentialView) -> CredentialView:
         now = self._clock.now()
@@ -219,8 +219,9 @@ class Daemon:
         age = time.monotonic() - self._swept_at
         reasons: list[str] = []
         for credential in tuple(self._credentials.values()):
-            if not is_ready(credential, self._clock.now()) and len(reasons) < _REASONS_SHOWN:
-                reasons.append(why_not_ready(credential, self._assembly.fingerprint))
+            now = self._clock.now()
+            if not is_ready(credential, now) and len(reasons) < _REASONS_SHOWN:
+                reasons.append(why_not_ready(credential, self._assembly.fingerprint, now))
         return Health(age < _LIVE_SECONDS, not reasons, tuple(reasons), age, len(self._credentials))
 
     def counts(self) -> Counts:

@@ -8,9 +8,10 @@ from typing import Final
 
 from rotator.assembly import Assembly
 from rotator.core.model import Halt
+from rotator.core.standing import NEED_A_PERSON
 from rotator.credential import Credential
 from rotator.ports import Notice
-from rotator.readiness import NEED_A_PERSON, is_ready, why_not_ready
+from rotator.readiness import is_ready, why_not_ready
 
 _PATIENCE: Final = 60.0
 _LONGEST_WAIT: Final = 5.0
@@ -40,7 +41,7 @@ def run_once(credentials: Sequence[Credential], assembly: Assembly, side_by_side
 def _step_patiently(credential: Credential, assembly: Assembly) -> Exit:
     result = _step_until_ready(credential, assembly)
     if result is not Exit.DONE:  # the failure itself may be of an earlier run, whose log is elsewhere
-        why = why_not_ready(credential, assembly.fingerprint)
+        why = why_not_ready(credential, assembly.fingerprint, assembly.clock.now())
         assembly.observer.notify(Notice("not_ready", why, credential.name, "error"))
     return result
 
@@ -49,7 +50,7 @@ def _step_until_ready(credential: Credential, assembly: Assembly) -> Exit:
     deadline = time.monotonic() + _PATIENCE
     while True:
         outcome = assembly.rotator.step(credential)
-        if credential.view(assembly.fingerprint).standing in NEED_A_PERSON:
+        if credential.view(assembly.fingerprint, assembly.clock.now()).standing in NEED_A_PERSON:
             return Exit.DEAD_GRANT
         if is_ready(credential, assembly.clock.now()):
             return Exit.DONE

@@ -186,6 +186,8 @@ class Counts:
     reloads_bad: int
     last_reload_good: bool
     last_reload_at: float
+    owner: bool | None = None
+    """Whether this process holds the Lease; None where nobody else could (a state directory has one owner)."""
 
 
 class Desk(Protocol):

@@ -1,10 +1,8 @@
 """Readiness: every required output holds an unexpired access token, and nothing else counts (invariant 14)."""
 
 from rotator.core.model import Fingerprinter
-from rotator.core.standing import Standing
+from rotator.core.standing import NEED_A_PERSON, Standing
 from rotator.credential import Credential
-
-NEED_A_PERSON = (Standing.REAUTHORIZATION_REQUIRED, Standing.LOGIN_REQUIRED)
 
 
 def is_ready(credential: Credential, now: float) -> bool:
@@ -18,9 +16,9 @@ def is_ready(credential: Credential, now: float) -> bool:
     return all(state.delivery(name).expires_at > now for name in required)
 
 
-def why_not_ready(credential: Credential, fingerprint: Fingerprinter) -> str:
+def why_not_ready(credential: Credential, fingerprint: Fingerprinter, now: float) -> str:
     """Say in one line what a credential lacks, and the cure if a person must act."""
-    shown = credential.view(fingerprint)
+    shown = credential.view(fingerprint, now)
     if shown.standing in NEED_A_PERSON:
         why = f"{shown.text}; " if shown.text else ""
         return f"{credential.name}: {shown.standing}: {why}log in: rotator login {credential.name}"

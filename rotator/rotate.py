@@ -156,7 +156,7 @@ class Rotator:
                 credential.served, credential.waiters = (*credential.served, *credential.waiters), ()
             served, credential.served = credential.served, ()
         if served:
-            shown = credential.view(self._fingerprint)
+            shown = credential.view(self._fingerprint, self._clock.now())
             for waiter in served:
                 if not waiter.done():
                     waiter.set_result(shown)

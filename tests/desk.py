@@ -15,7 +15,8 @@ OUTPUT = OutputView(
 VIEW = CredentialView(
     name="web", grant="refresh_token", standing=Standing.VALID, generation=4, issued_at=NOW - 600.0,
     expires_at=NOW + 3000.0, refresh_issued_at=NOW - 600.0, refresh_expires_at=NOW + 86400.0 * 30,
-    next_at=NOW + 1800.0, next_why="due", last_attempt_at=NOW - 600.0, last_success_at=NOW - 600.0, failures=0,
+    refresh_life_began_at=NOW - 600.0, next_at=NOW + 1800.0, next_why="due",
+    last_attempt_at=NOW - 600.0, last_success_at=NOW - 600.0, failures=0,
     reason=None, text="", clock_suspect=False, fuse_blown=False, refreshing=False, unsaved=False,
     access_token_fingerprint="0f1e2d3c", refresh_token_fingerprint="4b5a6978", outputs=(OUTPUT,),
 )  # fmt: skip

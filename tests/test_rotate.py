@@ -122,7 +122,7 @@ def test_a_pair_that_cannot_be_saved_is_kept_published_and_saved_each_second() -
     assert line.step() == Wait(AT + DUE + SAVE_RETRY, Reason.SAVE_FAILED)
     assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-1"))
     assert line.sinks["file"].published[-1].access_token == planted("access-2")
-    assert line.credential.view(lambda _: "-").unsaved  # type: ignore[arg-type]
+    assert line.credential.view(lambda _: "-", line.clock.at).unsaved  # type: ignore[arg-type]
     assert line.observer.of(SaveFinished)[-1].holds_new_pair
 
     line.step(1)
@@ -623,7 +623,7 @@ def test_an_unreadable_state_is_not_an_absent_one() -> None:
     assert line.step() == Wait(AT + 30, Reason.STATE_UNREADABLE)
     line.step(30)
     assert line.endpoint.requests == []
-    assert line.credential.view(lambda _: "-").standing == Standing.STATE_UNREADABLE  # type: ignore[arg-type]
+    assert line.credential.view(lambda _: "-", line.clock.at).standing == Standing.STATE_UNREADABLE  # type: ignore[arg-type]
     assert [event.event for event in line.observer.of(Notice)] == ["state_unreadable"]
     line.step(30)
     assert line.state.generation == 1

@@ -14,7 +14,6 @@ from rotator.cli.common import say
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, CredentialConfig, OutputConfig
 from rotator.core.model import Halt, Reason
-from rotator.core.schedule import spread_of
 from rotator.core.standing import OutputView, Standing, view
 from rotator.core.state import CredentialState
 from rotator.credential import Credential
@@ -69,9 +68,8 @@ def views(config: Config, name: str | None) -> list[dict[str, Any]]:
 def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, Any]:
     loaded = store.load(name)
     state = (None if isinstance(loaded, Problem) else loaded.state) or CredentialState()
-    spread = spread_of(name, state.generation)
     shown = asdict(
-        view(name, state, config.policy, config.grant, (), spread, unsaved=False, fingerprints=_NO_FINGERPRINTS)
+        view(name, state, config.policy, config.grant, (), time.time(), unsaved=False, fingerprints=_NO_FINGERPRINTS)
     )
     shown["outputs"] = [_output(output, name, state) for output in config.outputs]
     if isinstance(loaded, Problem):
@@ -142,7 +140,7 @@ def login(config: Config, name: str, body: Mapping[str, str]) -> dict[str, Any]:
         if problem is not None:
             raise Stop(code_of(problem.reason), problem.text)
         assembly.rotator.step(credential)
-        return asdict(credential.view(assembly.fingerprint))
+        return asdict(credential.view(assembly.fingerprint, assembly.clock.now()))
 
 
 def rotations(

@@ -117,10 +117,13 @@ def _unfused(state: CredentialState, policy: RotationPolicy, spread: float) -> D
     return Due(max(due.at, earliest), due.why)
 
 
-def fuse_blown(state: CredentialState, policy: RotationPolicy) -> bool:
+def fuse_blown(state: CredentialState, policy: RotationPolicy, now: float) -> bool:
     """Tell whether refreshes came so thick that something is wrong: tokens that do not get fresher (L9, L10)."""
-    if state.tokens is not None and state.hour_calls >= _calls_per_hour(state.tokens, policy):
-        return True
+    spent = state.hour_calls >= _calls_per_hour(state.tokens, policy) and now < state.hour_started_at + HOUR
+    return spent or _too_thick(state, policy)
+
+
+def _too_thick(state: CredentialState, policy: RotationPolicy) -> bool:
     if len(state.recent) < _FUSE_SUCCESSES:
         return False
     longest = max(lifetime for _, lifetime in state.recent)
@@ -142,7 +145,7 @@ def _ordinary(state: CredentialState, tokens: TokenSet, policy: RotationPolicy, 
     lifetime = tokens.lifetime_seconds
     if lifetime <= _TINY_LIFETIME:
         return Due(tokens.obtained_at + policy.floor, "due")
-    if fuse_blown(state, policy):
+    if _too_thick(state, policy):
         return Due(nearly_over_at(tokens), Reason.FUSE_BLOWN)
     margin = max(lifetime * (1 - policy.lifetime_ratio), min(policy.min_remaining, lifetime / 3))
     after = max(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rotator.core.model import Grant, Reason, RotationPolicy
-from rotator.core.schedule import SinkRef, fuse_blown, refresh_due
+from rotator.core.schedule import SinkRef, fuse_blown, refresh_due, spread_of
 from rotator.core.state import CredentialState, Status
 
 
@@ -24,6 +24,8 @@ class Standing(StrEnum):
     STATE_UNREADABLE = "state_unreadable"
     STARTING = "starting"
 
+
+NEED_A_PERSON = (Standing.REAUTHORIZATION_REQUIRED, Standing.LOGIN_REQUIRED)
 
 _REFUSALS = frozenset(
     {
@@ -61,6 +63,7 @@ _INSTANTS = (
     "expires_at",
     "refresh_issued_at",
     "refresh_expires_at",
+    "refresh_life_began_at",
     "next_at",
     "last_attempt_at",
     "last_success_at",
@@ -95,6 +98,8 @@ class CredentialView:
     expires_at: float | None
     refresh_issued_at: float | None
     refresh_expires_at: float | None
+    refresh_life_began_at: float | None
+    """Since when the refresh token's end has been known: an end that refreshes do not move began with the login."""
     next_at: float | None
     next_why: str
     last_attempt_at: float | None
@@ -117,14 +122,14 @@ def view(
     policy: RotationPolicy,
     grant: Grant,
     sinks: tuple[SinkRef, ...],
-    spread: float,
+    now: float,
     *,
     unsaved: bool,
     fingerprints: tuple[str, str],
 ) -> CredentialView:
     """Gather what there is to show of one credential."""
     tokens, trouble = state.tokens, state.trouble
-    due = refresh_due(state, policy, grant, spread)
+    due = refresh_due(state, policy, grant, spread_of(name, state.generation))
     has_access = tokens is not None and bool(tokens.access_token)
     return CredentialView(
         name=name,
@@ -135,6 +140,7 @@ def view(
         expires_at=tokens.expires_at if tokens and has_access else None,
         refresh_issued_at=tokens.refresh_obtained_at if tokens and tokens.refresh_token else None,
         refresh_expires_at=tokens.refresh_expires_at if tokens and tokens.refresh_token else None,
+        refresh_life_began_at=_life_began_at(state),
         next_at=None if due.at == float("inf") else due.at,
         next_why=due.why,
         last_attempt_at=state.last_attempt_at or None,
@@ -143,13 +149,20 @@ def view(
         reason=trouble.reason if trouble else None,
         text=trouble.text if trouble else "",
         clock_suspect=state.clock_suspect,
-        fuse_blown=fuse_blown(state, policy),
+        fuse_blown=fuse_blown(state, policy, now),
         refreshing=state.refresh_started_at is not None,
         unsaved=unsaved,
         access_token_fingerprint=fingerprints[0],
         refresh_token_fingerprint=fingerprints[1],
         outputs=tuple(_output(state, sink) for sink in sinks),
     )
+
+
+def _life_began_at(state: CredentialState) -> float | None:
+    tokens = state.tokens
+    if tokens is None or not tokens.refresh_token or tokens.refresh_expires_at is None:
+        return None
+    return state.refresh_life_began_at or tokens.refresh_obtained_at
 
 
 def _output(state: CredentialState, sink: SinkRef) -> OutputView:

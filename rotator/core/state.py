@@ -49,6 +49,7 @@ _NEARLY_OVER: Final = 120.0
 _RETRY_AFTER_CAP: Final = 900.0
 _ANSWER_LOST: Final = "the answer to an earlier refresh was lost, and perhaps a new refresh token with it"
 _DELIVERY_BACKOFF_MAX: Final = 60.0
+_SAME_END: Final = 5.0  # seconds by which a fixed end may seem to move: lifetimes come rounded, and a second short
 
 
 class Status(StrEnum):
@@ -109,6 +110,9 @@ class CredentialState:
     """(instant, lifetime) of the last refreshes that nobody asked for: the fuse of cases L9 to L11."""
     repeated: bool = False
     """The server answered with the access token we already had (case L10)."""
+    refresh_life_began_at: float = 0.0
+    refresh_life_ends_at: float = 0.0
+    """The refresh token's life: a new token that ends when the one before did goes on with its life."""
     hour_started_at: float = 0.0
     hour_calls: int = 0
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
@@ -177,6 +181,8 @@ def adopted(
         last_success_at=now if tokens.access_token else state.last_success_at,
         recent=(),
         repeated=False,
+        refresh_life_began_at=tokens.refresh_obtained_at,
+        refresh_life_ends_at=tokens.refresh_expires_at or 0.0,
         seed_fingerprint=state.seed_fingerprint if seed_fingerprint is None else seed_fingerprint,
         clock_suspect=False,
     )
@@ -273,7 +279,15 @@ def judged(
     recent = state.recent
     if on_schedule:
         recent = (*recent, (state.last_success_at, verdict_tokens.lifetime_seconds))[-_RECENT:]
-    return replace(state, tokens=verdict_tokens, unjudged=None, recent=recent), oddities
+    began_at, ends_at = state.refresh_life_began_at, state.refresh_life_ends_at
+    new_end = verdict_tokens.refresh_expires_at or 0.0
+    if new_end > ends_at + _SAME_END:
+        began_at, ends_at = state.last_success_at, new_end
+    state = replace(
+        state, tokens=verdict_tokens, unjudged=None, recent=recent,
+        refresh_life_began_at=began_at, refresh_life_ends_at=ends_at,
+    )  # fmt: skip
+    return state, oddities
 
 
 def after_refused(state: CredentialState, refused: Refused, policy: RotationPolicy, now: float) -> CredentialState:

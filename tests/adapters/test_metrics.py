@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rotator import VERSION
 from rotator.adapters.metrics import Metrics
-from rotator.core.model import Oddity, Reason
+from rotator.adapters.metrics.reference import PAGE, main, page
+from rotator.core.model import DAY, Oddity, Reason
 from rotator.core.standing import Standing, shifted
 from rotator.ports import Notice, Problem, PublishFinished, RefreshFinished, RefreshStarted, SaveFinished
 from tests.desk import NOW, OUTPUT, VIEW, DataDesk
@@ -153,7 +154,8 @@ def test_every_series_is_there_from_the_start() -> None:
         metrics.notify(refreshed(outcome, None, *Oddity))
     metrics.notify(SaveFinished("web", None, 0.1, holds_new_pair=True))
     metrics.notify(PublishFinished("web", OUTPUT.name, None, 5, 0.1, 0))
-    metrics.notify(Notice("bug", "a bug", "web", "critical"))
+    for event in ("bug", "clock_suspect"):
+        metrics.notify(Notice(event, "something odd", "web", "critical"))
     after = scraper.scrape()
     assert after.keys() == before.keys()
     changed = {name for name, labels in after if after[name, labels] != before[name, labels]}
@@ -330,3 +332,90 @@ def test_events_from_many_threads_are_all_counted() -> None:
             future.result(timeout=30)
     assert scraper.value("rotator_refresh_attempts_total", credential="web", outcome="granted") == 8000
     assert scraper.value("rotator_refresh_duration_seconds_count") == 8000
+
+
+def test_lifetimes_and_validity() -> None:
+    """M1, M2: alerts can be relative to each credential's own lifetimes, and need not compare two clocks."""
+    desk = DataDesk(replace(VIEW, refresh_life_began_at=NOW - 5 * DAY))
+    clock = FixedClock(NOW)
+    scraper = Scraper(Metrics(desk, 10, clock))
+    assert scraper.value("rotator_access_token_lifetime_seconds", credential="web") == 3600
+    assert scraper.value("rotator_refresh_token_lifetime_seconds", credential="web") == 35 * DAY
+    assert scraper.value("rotator_access_token_valid", credential="web") == 1
+    clock.at += 3000
+    assert scraper.value("rotator_access_token_valid", credential="web") == 0
+    assert scraper.value("rotator_clock_timestamp_seconds") == NOW + 3000
+    desk.credentials["web"] = replace(VIEW, expires_at=None)
+    assert scraper.value("rotator_access_token_valid", credential="web") == 0
+
+
+def test_a_large_fleet_counts_what_the_rules_ask_of_each_credential() -> None:
+    """M5: above the threshold the daemon itself counts tokens near their end, by the measure of the alert rules."""
+    failing = replace(VIEW, reason=Reason.DNS, standing=Standing.RETRYING)
+    stuck = replace(OUTPUT, current=False, failures=2)
+    views = {
+        "well": VIEW,
+        "failing early": failing,
+        "failing late": replace(failing, issued_at=NOW - 3001, expires_at=NOW + 599),
+        "due late": replace(VIEW, issued_at=NOW - 3001, expires_at=NOW + 599),
+        "over": replace(failing, issued_at=NOW - 3601, expires_at=NOW - 1),
+        "without": replace(failing, issued_at=None, expires_at=None),
+        "opening": replace(VIEW, standing=Standing.STARTING, issued_at=None, expires_at=None),
+        "dead": replace(
+            failing, standing=Standing.REAUTHORIZATION_REQUIRED, expires_at=NOW - 1, refresh_expires_at=NOW
+        ),
+        "week": replace(VIEW, refresh_expires_at=NOW + 6 * DAY, refresh_life_began_at=NOW - 24 * DAY),
+        "day": replace(VIEW, refresh_expires_at=NOW + DAY, refresh_life_began_at=NOW - 29 * DAY),
+        "short and fresh": replace(VIEW, refresh_expires_at=NOW + 1800, refresh_life_began_at=NOW),
+        "output early": replace(VIEW, outputs=(stuck,)),
+        "output late": replace(VIEW, outputs=(replace(stuck, expires_at=NOW + 599),)),
+    }
+    scraper = Scraper(
+        Metrics(DataDesk(*(replace(view, name=name) for name, view in views.items())), 0, FixedClock(NOW))
+    )
+    assert scraper.value("rotator_credentials_listed") == 0
+    expected = {
+        "access_tokens_expiring": 2,
+        "credentials_without_token": 2,
+        "outputs_expiring": 1,
+        "outputs_failing": 2,
+    }
+    assert {name: scraper.value(f"rotator_fleet_{name}") for name in expected} == expected
+    ending = "rotator_fleet_refresh_tokens_expiring"
+    assert [scraper.value(ending, within=within) for within in ("7d", "2d")] == [2, 1]
+
+
+def test_failures_in_a_row_count_as_one_refresh() -> None:
+    """E2: a server that is down for an hour fails each refresh once, however often it is tried again."""
+    metrics = Metrics(DataDesk(VIEW), 10, FixedClock(NOW))
+    for failures, outcome in enumerate(("unavailable", "ambiguous", "refused"), 1):
+        metrics.notify(replace(refreshed(outcome, Reason.DNS), failures=failures))
+    metrics.notify(replace(refreshed("late", Reason.DNS), failures=1))
+    metrics.notify(refreshed("granted"))
+    scraper = Scraper(metrics)
+    assert [scraper.value("rotator_refreshes_total", outcome=outcome) for outcome in ("success", "failure")] == [1, 1]
+
+
+def test_a_lease_shows_who_is_the_owner() -> None:
+    """Who holds the Lease is told where there are Leases, and nothing where there are none."""
+    desk = DataDesk(VIEW)
+    scraper = Scraper(Metrics(desk, 10, FixedClock(NOW)))
+    assert scraper.series("rotator_owner") == []
+    for owner in (True, False):
+        desk.numbers = replace(desk.numbers, owner=owner)
+        assert scraper.value("rotator_owner") == owner
+
+
+def test_the_page_of_all_metrics_is_fresh() -> None:
+    """The contract says what a scrape shows today."""
+    assert (ROOT / PAGE).read_text("utf-8") == page(), "run python -m rotator.adapters.metrics.reference --write"
+
+
+def test_a_stale_page_is_noticed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command fails on a missing or edited page, names it, and `--write` cures it."""
+    monkeypatch.chdir(tmp_path)
+    PAGE.parent.mkdir(parents=True)
+    assert [main([]), main(["--write"]), main([])] == [1, 0, 0]
+    assert capsys.readouterr().err == f"{PAGE} is stale: run python -m rotator.adapters.metrics.reference --write\n"

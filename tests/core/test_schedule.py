@@ -199,7 +199,7 @@ def test_no_server_makes_it_spin(policy: RotationPolicy, script: list[Answer]) -
 def test_the_fuse_stops_eager_refreshing_until_expiry_is_near() -> None:
     """L9 L10: after four successes within one lifetime the next refresh waits for the last two minutes."""
     state = replace(state_of(), recent=tuple((AT - 300 + 100 * n, 3600.0) for n in range(4)))
-    assert fuse_blown(state, POLICY)
+    assert fuse_blown(state, POLICY, AT)
     assert refresh_due(state, POLICY, GRANT, 0.0).why == Reason.FUSE_BLOWN
     assert due(state) == pytest.approx(3600 - 120)
 
@@ -209,7 +209,7 @@ def test_ordinary_refreshing_does_not_blow_the_fuse() -> None:
     for ratio, jitter, lifetime in itertools.product((0.1, 0.667, 0.95), (0.0, 0.05), (60, 3600)):
         policy = RotationPolicy(lifetime_ratio=ratio, jitter=jitter)
         life = live(state_of(expires_at=AT + lifetime), policy, lambda n, *_: granted(n + 2, lifetime))  # noqa: B023
-        assert not any(fuse_blown(call.state, policy) for call in itertools.islice(life, 200)), (
+        assert not any(fuse_blown(call.state, policy, call.at) for call in itertools.islice(life, 200)), (
             ratio,
             jitter,
             lifetime,
@@ -233,7 +233,13 @@ def test_the_fuse_counts_all_calls_of_an_hour() -> None:
         trouble=Trouble(5, Reason.DNS, "", AT, AT + 1705),
     )  # fmt: skip
     assert due(spent) == HOUR
-    assert fuse_blown(spent, POLICY)
+    assert fuse_blown(spent, POLICY, AT + HOUR - 1)
+
+
+def test_the_fuse_is_whole_again_when_its_hour_has_passed() -> None:
+    """E20: nobody is told of a blown fuse any longer than it holds calls back, even before the next call."""
+    spent = replace(state_of(), hour_started_at=AT, hour_calls=120)
+    assert [fuse_blown(spent, POLICY, AT + after) for after in (HOUR - 1, HOUR)] == [True, False]
 
 
 def test_a_blown_fuse_that_has_cooled_asks_for_nothing() -> None:

@@ -320,6 +320,23 @@ def test_a_fixed_end_does_not_move() -> None:
     assert state.tokens.refresh_expires_at == AT + 32 * DAY
 
 
+def test_an_end_that_refreshes_do_not_move_began_with_the_login() -> None:
+    """B30: Keycloak's session maximum comes as a lifetime that shrinks: its warning counts from the login."""
+    state = answered(CredentialState(), granted(1, refresh_expires_in=36000), POLICY, AT)
+    for hour in (1, 2, 3):
+        left = 36000 - hour * 3600 - hour % 2  # one second short, as Keycloak's may be
+        state = answered(state, granted(hour + 1, refresh_expires_in=left), POLICY, AT + hour * 3600)
+        assert (state.refresh_life_began_at, state.refresh_life_ends_at) == (AT, AT + 36000)
+
+
+def test_the_life_of_a_sliding_refresh_token_begins_with_each_refresh() -> None:
+    """B30: an end that moves is that of a new life, whether the server or the configuration says so."""
+    for policy, fields in ((POLICY, {"refresh_expires_in": 86400}), (replace(POLICY, refresh_token_lifetime=DAY), {})):
+        state = answered(CredentialState(), granted(1, **fields), policy, AT)
+        state = answered(state, granted(2, **fields), policy, AT + 2400)
+        assert (state.refresh_life_began_at, state.refresh_life_ends_at) == (AT + 2400, AT + 2400 + DAY)
+
+
 def test_nearly_over_is_inside_the_lifetime() -> None:
     """B13: a token counts as nearly over two minutes before its end, or in the last sixth of a short life."""
     assert nearly_over_at(token_set()) == AT + NEARLY_OVER

@@ -52,6 +52,10 @@ class Metrics(Collector):
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
+    def families(self) -> list[Metric]:
+        """Return a scrape as the library's objects."""
+        return list(self._registry.collect())
+
     def describe(self) -> list[Metric]:
         """Keep the registry from collecting just to learn the names."""
         return []
@@ -73,7 +77,7 @@ class Metrics(Collector):
         if not labelled:
             shown.clear()
         self._tally.forget(counted - {view.name for view in shown})
-        yield from daemon_metrics(self._desk.counts())
+        yield from daemon_metrics(self._desk.counts(), now, listed=labelled)
         yield from fleet.metrics()
         yield from self._tally.metrics(shown, labelled=labelled)
         if labelled:

@@ -6,9 +6,31 @@ from typing import Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from rotator.core.standing import CredentialView, Standing
+from rotator.core.model import DAY
+from rotator.core.standing import NEED_A_PERSON, CredentialView, Standing
 
 _FRACTIONS: Final = (0.0, 0.01, 0.1, 0.5)
+
+# What the alert rules say of each credential where each has series of its own (deploy/prometheus/rules.yaml).
+_LAST_PART: Final = 1 / 6  # of an access token's lifetime: half of what is left when a refresh falls due
+_REFRESH_TOKEN_WARNINGS: Final = (("7d", 7 * DAY, 0.3), ("2d", 2 * DAY, 0.1))  # no more than this share of its life
+
+_MARKS: Final = (
+    (
+        "credentials_without_token",
+        "Credentials without a valid access token, except those that need a login or are being opened.",
+    ),
+    (
+        "access_tokens_expiring",
+        "Credentials that fail to refresh in the last sixth of the access token's lifetime.",
+    ),
+    ("unsaved_pairs", "Token sets that only memory holds: they are lost if the process ends."),
+    ("fuses_blown", "Credentials whose token requests came too thick."),
+    ("clock_suspects", "Credentials that were saved later than the clock shows now."),
+    ("outputs_behind", "Outputs that do not hold the newest token."),
+    ("outputs_failing", "Outputs whose last attempt failed."),
+    ("outputs_expiring", "Failing outputs that hold a token in the last sixth of its lifetime, or past it."),
+)
 
 
 class Fleet:
@@ -20,6 +42,7 @@ class Fleet:
         self.size = 0
         self._standings: Counter[str] = Counter()
         self._marks: Counter[str] = Counter()
+        self._ending: Counter[str] = Counter()
         self._overdue = 0.0
         self._access: list[float] = []
         self._refresh: list[float] = []
@@ -28,18 +51,39 @@ class Fleet:
         """Take one credential into account."""
         self.size += 1
         self._standings[view.standing] += 1
-        self._marks["unsaved"] += view.unsaved
-        self._marks["fuse_blown"] += view.fuse_blown
-        self._marks["clock_suspect"] += view.clock_suspect
+        marks = self._marks
+        marks["unsaved_pairs"] += view.unsaved
+        marks["fuses_blown"] += view.fuse_blown
+        marks["clock_suspects"] += view.clock_suspect
         for output in view.outputs:
-            self._marks["behind"] += not output.current
-            self._marks["failing"] += output.failures > 0
+            marks["outputs_behind"] += not output.current
+            if output.failures:
+                marks["outputs_failing"] += 1
+                marks["outputs_expiring"] += not output.current and self._in_last_part(view, output.expires_at)
         if view.next_at is not None:
             self._overdue = max(self._overdue, self._now - view.next_at)
         if view.expires_at is not None:
             self._access.append(view.expires_at - self._now)
         if view.refresh_expires_at is not None:
             self._refresh.append(view.refresh_expires_at - self._now)
+        if view.standing not in NEED_A_PERSON:  # of those there is one thing to say, and the state says it
+            self._add_ends(view)
+
+    def _add_ends(self, view: CredentialView) -> None:
+        if view.expires_at is None or view.expires_at <= self._now:
+            self._marks["credentials_without_token"] += view.standing != Standing.STARTING
+        if view.reason is not None and self._in_last_part(view, view.expires_at):
+            self._marks["access_tokens_expiring"] += 1
+        if view.refresh_expires_at is not None and view.refresh_life_began_at is not None:
+            left = view.refresh_expires_at - self._now
+            life = view.refresh_expires_at - view.refresh_life_began_at
+            for within, limit, share in _REFRESH_TOKEN_WARNINGS:
+                self._ending[within] += left < min(limit, life * share)
+
+    def _in_last_part(self, view: CredentialView, expires_at: float | None) -> bool:
+        if view.issued_at is None or view.expires_at is None or expires_at is None:
+            return False
+        return expires_at - self._now < (view.expires_at - view.issued_at) * _LAST_PART
 
     def metrics(self) -> Iterator[Metric]:
         """Present what was taken in."""
@@ -49,14 +93,17 @@ class Fleet:
         yield standings
         yield from _distribution("access_token", self._access)
         yield from _distribution("refresh_token", self._refresh)
-        for name, text, mark in (
-            ("unsaved_pairs", "Token sets that only memory holds: they are lost if the process ends.", "unsaved"),
-            ("fuses_blown", "Credentials whose token requests came too thick.", "fuse_blown"),
-            ("clock_suspects", "Credentials that were saved later than the clock shows now.", "clock_suspect"),
-            ("outputs_behind", "Outputs that do not hold the newest token.", "behind"),
-            ("outputs_failing", "Outputs whose last attempt failed.", "failing"),
-        ):
-            yield GaugeMetricFamily(f"rotator_fleet_{name}", text, self._marks[mark])
+        ending = GaugeMetricFamily(
+            "rotator_fleet_refresh_tokens_expiring",
+            "Credentials whose refresh token is over within this time, or within the last 30 % (2d: 10 %) of its life "
+            "if that is shorter. Those that need a login already are not counted.",
+            labels=["within"],
+        )
+        for within, _, _ in _REFRESH_TOKEN_WARNINGS:
+            ending.add_metric([within], self._ending[within])
+        yield ending
+        for name, text in _MARKS:
+            yield GaugeMetricFamily(f"rotator_fleet_{name}", text, self._marks[name])
         yield GaugeMetricFamily("rotator_fleet_overdue_seconds", "How late the latest token request is.", self._overdue)
 
 

@@ -11,30 +11,79 @@ from rotator.core.standing import CredentialView, OutputView, Standing
 from rotator.ports import Counts
 
 _View = CredentialView
-_INSTANTS: Final[tuple[tuple[str, str, Callable[[_View], float | None]], ...]] = (
-    ("access_token_issued", "When the access token was issued.", lambda view: view.issued_at),
-    ("access_token_expiry", "When the access token is over.", lambda view: view.expires_at),
-    ("refresh_token_issued", "When the refresh token was issued.", lambda view: view.refresh_issued_at),
-    ("refresh_token_expiry", "When the refresh token is over, if known.", lambda view: view.refresh_expires_at),
-    ("next_refresh", "When the next token request is due.", lambda view: view.next_at),
-    ("last_attempt", "When the last token request was sent.", lambda view: view.last_attempt_at),
-    ("last_success", "When the last token set was received.", lambda view: view.last_success_at),
+# By name without `rotator_`. What is not known, an expiry for instance, has no series.
+_CREDENTIAL: Final[tuple[tuple[str, str, Callable[[_View, float], float | None]], ...]] = (
+    ("access_token_issued_timestamp_seconds", "When the access token was issued.", lambda view, _: view.issued_at),
+    ("access_token_expiry_timestamp_seconds", "When the access token is over.", lambda view, _: view.expires_at),
+    (
+        "access_token_lifetime_seconds",
+        "How long the access token lives, from issue to expiry.",
+        lambda view, _: _between(view.issued_at, view.expires_at),
+    ),
+    ("access_token_age_seconds", "Age of the access token now.", lambda view, now: _between(view.issued_at, now)),
+    (
+        "access_token_valid",
+        "1 if there is an access token that is not over.",
+        lambda view, now: view.expires_at is not None and view.expires_at > now,
+    ),
+    (
+        "refresh_token_issued_timestamp_seconds",
+        "When the refresh token was issued.",
+        lambda view, _: view.refresh_issued_at,
+    ),
+    (
+        "refresh_token_expiry_timestamp_seconds",
+        "When the refresh token is over, if known.",
+        lambda view, _: view.refresh_expires_at,
+    ),
+    (
+        "refresh_token_lifetime_seconds",
+        "How long the refresh token lives, if known: until its expiry, and since that is known.",
+        lambda view, _: _between(view.refresh_life_began_at, view.refresh_expires_at),
+    ),
+    (
+        "next_refresh_timestamp_seconds",
+        "When the next token request is due, retries included.",
+        lambda view, _: view.next_at,
+    ),
+    ("last_attempt_timestamp_seconds", "When the last token request was sent.", lambda view, _: view.last_attempt_at),
+    ("last_success_timestamp_seconds", "When the last token set was received.", lambda view, _: view.last_success_at),
+    (
+        "consecutive_failures",
+        "Failed token requests since the last that was granted.",
+        lambda view, _: view.failures,
+    ),
+    ("generation", "How often the token set was replaced.", lambda view, _: view.generation),
+    (
+        "clock_suspect",
+        "1 if the state was saved later than the clock shows now.",
+        lambda view, _: view.clock_suspect,
+    ),
+    ("fuse_blown", "1 if token requests came too thick.", lambda view, _: view.fuse_blown),
+    ("pair_unsaved", "1 if only memory holds the newest token set.", lambda view, _: view.unsaved),
 )
-_NUMBERS: Final[tuple[tuple[str, str, Callable[[_View], float]], ...]] = (
-    ("consecutive_failures", "Failed token requests since the last that was granted.", lambda view: view.failures),
-    ("generation", "How often the token set was replaced.", lambda view: view.generation),
-    ("clock_suspect", "1 if the state was saved later than the clock shows now.", lambda view: view.clock_suspect),
-    ("fuse_blown", "1 if token requests came too thick.", lambda view: view.fuse_blown),
-    ("pair_unsaved", "1 if only memory holds the newest token set.", lambda view: view.unsaved),
-)
-_OUTPUT_INSTANTS: Final[tuple[tuple[str, str, Callable[[OutputView], float | None]], ...]] = (
-    ("delivered", "When the output was last brought up to date.", lambda output: output.delivered_at),
-    ("token_expiry", "When the access token that the output holds is over.", lambda output: output.expires_at),
-)
-_OUTPUT_NUMBERS: Final[tuple[tuple[str, str, Callable[[OutputView], float]], ...]] = (
+_OUTPUT: Final[tuple[tuple[str, str, Callable[[OutputView], float | None]], ...]] = (
+    (
+        "delivered_timestamp_seconds",
+        "When the output was last brought up to date.",
+        lambda output: output.delivered_at,
+    ),
+    (
+        "token_expiry_timestamp_seconds",
+        "When the access token that the output holds is over.",
+        lambda output: output.expires_at,
+    ),
     ("current", "1 if the output holds the newest token.", lambda output: output.current),
-    ("consecutive_failures", "Failed attempts since the output was last up to date.", lambda output: output.failures),
+    (
+        "consecutive_failures",
+        "Failed attempts since the output was last up to date.",
+        lambda output: output.failures,
+    ),
 )
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else end - start
 
 
 def build_metrics() -> Metric:
@@ -43,8 +92,8 @@ def build_metrics() -> Metric:
     return InfoMetricFamily("rotator_build", "The running rotator.", value=build)
 
 
-def daemon_metrics(counts: Counts) -> Iterator[Metric]:
-    """Present what the daemon counts itself."""
+def daemon_metrics(counts: Counts, now: float, *, listed: bool) -> Iterator[Metric]:
+    """Present what the daemon counts itself. `now`: what its wall clock shows; `listed`: each credential is shown."""
     jumps = CounterMetricFamily("rotator_clock_jumps", "Times the wall clock was set.", labels=["direction"])
     jumps.add_metric(["forward"], counts.clock_jumps_forward)
     jumps.add_metric(["backward"], counts.clock_jumps_backward)
@@ -65,28 +114,23 @@ def daemon_metrics(counts: Counts) -> Iterator[Metric]:
         ("start_timestamp_seconds", "When this daemon started.", counts.started_at),
         ("sweep_lag_seconds", "How late the look at what is due is.", counts.sweep_lag_seconds),
         ("requests_under_way", "Credentials being worked on now.", counts.under_way),
+        ("clock_timestamp_seconds", "What the daemon's wall clock shows.", now),
+        ("credentials_listed", "1 if each credential has series of its own, 0 if there are too many.", listed),
     ):
         yield GaugeMetricFamily(f"rotator_{name}", text, float(value))
+    if counts.owner is not None:
+        text = "1 if this process holds the Lease and refreshes, 0 if it stands by; absent without Leases."
+        yield GaugeMetricFamily("rotator_owner", text, counts.owner)
 
 
 def credential_metrics(shown: Sequence[CredentialView], now: float) -> Iterator[Metric]:
-    """Present each credential. What is not known, an expiry for instance, has no series."""
-    for name, text, instant in _INSTANTS:
-        family = GaugeMetricFamily(f"rotator_{name}_timestamp_seconds", text, labels=["credential"])
-        for view in shown:
-            at = instant(view)
-            if at is not None:
-                family.add_metric([view.name], at)
-        yield family
-    age = GaugeMetricFamily("rotator_access_token_age_seconds", "Age of the access token now.", labels=["credential"])
-    for view in shown:
-        if view.issued_at is not None:
-            age.add_metric([view.name], now - view.issued_at)
-    yield age
-    for name, text, number in _NUMBERS:
+    """Present each credential and its outputs."""
+    for name, text, number in _CREDENTIAL:
         family = GaugeMetricFamily(f"rotator_{name}", text, labels=["credential"])
         for view in shown:
-            family.add_metric([view.name], number(view))
+            value = number(view, now)
+            if value is not None:
+                family.add_metric([view.name], value)
         yield family
     yield from _states(shown)
     yield from _outputs(shown)
@@ -109,18 +153,11 @@ def _states(shown: Sequence[CredentialView]) -> Iterator[Metric]:
 
 
 def _outputs(shown: Sequence[CredentialView]) -> Iterator[Metric]:
-    labels = ["credential", "sink"]
-    for name, text, instant in _OUTPUT_INSTANTS:
-        family = GaugeMetricFamily(f"rotator_output_{name}_timestamp_seconds", text, labels=labels)
+    for name, text, number in _OUTPUT:
+        family = GaugeMetricFamily(f"rotator_output_{name}", text, labels=["credential", "sink"])
         for view in shown:
             for output in view.outputs:
-                at = instant(output)
-                if at is not None:
-                    family.add_metric([view.name, output.name], at)
-        yield family
-    for name, text, number in _OUTPUT_NUMBERS:
-        family = GaugeMetricFamily(f"rotator_output_{name}", text, labels=labels)
-        for view in shown:
-            for output in view.outputs:
-                family.add_metric([view.name, output.name], number(output))
+                value = number(output)
+                if value is not None:
+                    family.add_metric([view.name, output.name], value)
         yield family

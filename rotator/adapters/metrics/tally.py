@@ -39,12 +39,7 @@ class Tally:
         with self._lock:
             match event:
                 case RefreshFinished():
-                    self._count(event.credential, "attempts", event.outcome)
-                    self._refresh_seconds.observe(event.seconds)
-                    if event.reason is not None and event.outcome != "late":
-                        self._total["failures", "refresh", event.reason] += 1
-                    for oddity in event.oddities:
-                        self._total["oddities", oddity] += 1
+                    self._refreshed(event)
                 case SaveFinished():
                     self._save_seconds.observe(event.seconds)
                     self._total["saves", _done(event.problem)] += 1
@@ -58,10 +53,24 @@ class Tally:
                         own["publishes", event.sink, done] += 1
                     if event.problem:
                         self._total["failures", "publish", event.problem.reason] += 1
-                case Notice(event="bug"):
-                    self._total["bugs",] += 1
+                case Notice(event="bug" | "clock_suspect"):
+                    self._total[event.event,] += 1
                 case _:
                     pass
+
+    def _refreshed(self, event: RefreshFinished) -> None:
+        self._count(event.credential, "attempts", event.outcome)
+        self._refresh_seconds.observe(event.seconds)
+        for oddity in event.oddities:
+            self._total["oddities", oddity] += 1
+        if event.outcome == "late":
+            return
+        if event.reason is not None:
+            self._total["failures", "refresh", event.reason] += 1
+        if event.outcome == "granted":
+            self._total["refreshes", "success"] += 1
+        elif event.failures == 1:
+            self._total["refreshes", "failure"] += 1
 
     def names(self) -> set[str]:
         """Return the credentials that have counts of their own."""
@@ -97,6 +106,14 @@ class Tally:
             for reason in Reason:
                 failures.add_metric([operation, reason], total["failures", operation, reason])
         yield failures
+        refreshes = CounterMetricFamily(
+            "rotator_refreshes",
+            "Refreshes by how they went. The failures of one credential in a row count as one.",
+            labels=["outcome"],
+        )
+        for done in _DONE:
+            refreshes.add_metric([done], total["refreshes", done])
+        yield refreshes
         saves = CounterMetricFamily("rotator_saves", "Attempts to make a state durable.", labels=["outcome"])
         for done in _DONE:
             saves.add_metric([done], total["saves", done])
@@ -107,7 +124,12 @@ class Tally:
         for oddity in Oddity:
             odd.add_metric([oddity], total["oddities", oddity])
         yield odd
-        yield CounterMetricFamily("rotator_bugs", "Errors in rotator itself; please report them.", total["bugs",])
+        yield CounterMetricFamily("rotator_bugs", "Errors in rotator itself; please report them.", total["bug",])
+        yield CounterMetricFamily(
+            "rotator_clock_suspicions",
+            "Credentials that were found, at start, to have been saved later than the clock showed.",
+            total["clock_suspect",],
+        )
         yield self._refresh_seconds.metric(
             "rotator_refresh_duration_seconds", "From sending a token request to its end."
         )
