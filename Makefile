@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check bench format lock install uninstall dist deb clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -49,6 +49,19 @@ lock: $(VENV)-lock/.stamp ## pin and hash the newest versions that requirements/
 			--strip-extras --no-header --no-emit-options --no-emit-index-url \
 			--no-emit-find-links --no-emit-trusted-host $$name.in -o $$name.txt || exit 1; \
 	done
+
+# PREFIX, DESTDIR and the like reach the scripts from the command line; packaging/places has them all.
+install: | python ## put rotator in place, for PYTHON; PREFIX=/usr/local, DESTDIR=
+	@PYTHON="$(PYTHON)" packaging/install
+
+uninstall: ## take that away again, but for configuration and tokens
+	@packaging/uninstall
+
+dist: | python ## build wheel and source archive, into dist
+	@PYTHON="$(PYTHON)" packaging/wheel dist
+
+deb: ## build a Debian package for this release of Debian, into dist
+	@packaging/deb dist
 
 clean: ## remove the environment and everything that can be made again
 	rm -rf $(VENV) $(VENV)-lock build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache \
