@@ -16,7 +16,9 @@ import pytest
 # A component is there if its probe works: a program that is installed but may not do its work
 # (ptrace forbidden in a container, say) counts as missing. None: only root will do.
 PROBES: Final[dict[str, tuple[str, ...] | None]] = {
+    "Debian's Python": ("/usr/bin/python3", "-c", "import ensurepip, venv"),
     "curl": ("curl", "--version"),
+    "dpkg-deb": ("dpkg-deb", "--version"),
     "faketime": ("faketime", "-f", "+1d", "true"),
     "groff": ("groff", "-man", "-Tutf8", "-z", "/dev/null"),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
@@ -25,6 +27,8 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
     "network namespace": ("unshare", "--net", "ip", "link", "set", "lo", "up"),
     "openssl": ("openssl", "version"),
+    # Where packages come from, or a cache, answers.
+    "package index": (sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "mdurl"),
     "promtool": ("promtool", "--version"),
     "root": None,
     "strace": ("strace", "-f", "-o", "/dev/null", "true"),

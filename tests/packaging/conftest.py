@@ -1,0 +1,5 @@
+"""What the tests of packages are given."""
+
+from tests.packaging.builds import built
+
+__all__ = ["built"]
