@@ -17,6 +17,7 @@ from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from rotator.adapters.systemd import Systemd
 from rotator.agenda import Agenda
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
@@ -26,7 +27,7 @@ from rotator.core.state import Status, with_sinks
 from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
 from rotator.ports import Counts, Event, Health, Notice, Problem, StatusChanged
-from rotator.readiness import is_ready, why_not_ready
+from rotator.readiness import in_one_line, is_ready, why_not_ready
 from rotator.workers import Workers
 
 SWEEP_SECONDS: Final = 1.0
@@ -35,13 +36,18 @@ _PATROL_AT_LEAST: Final = 500  # credentials looked at in one patrol; a full rou
 _PATROL_ROUNDS: Final = 10
 _LIVE_SECONDS: Final = 15.0
 _REASONS_SHOWN: Final = 20
+_LAST_SAVES_SECONDS: Final = 30.0  # after the drain, on a slow disk
 
 
 class Daemon:
     """One process's worth of credentials. Implements `rotator.ports.Desk`."""
 
     def __init__(
-        self, config: Config, assembly: Assembly, load_config: Callable[[], Config | tuple[ConfigError, ...]]
+        self,
+        config: Config,
+        assembly: Assembly,
+        load_config: Callable[[], Config | tuple[ConfigError, ...]],
+        systemd: Systemd,
     ) -> None:
         """Take a good configuration and the parts made for it. `load_config` reads it anew for a reload.
 
@@ -53,6 +59,7 @@ class Daemon:
         self._clock = assembly.clock
         self._rotator = assembly.rotator
         self._notify = assembly.observer.notify
+        self._systemd = systemd
         self._agenda = Agenda(config.daemon.max_concurrent_per_server, config.daemon.max_concurrent)
         self._credentials: dict[str, Credential] = {}
         plans = assembly.plans(config)
@@ -69,6 +76,7 @@ class Daemon:
         self._started_at = self._clock.now()
         self._reloads = [0, 0]
         self._reloading: set[asyncio.Future[tuple[str, ...]]] = set()
+        self._one_reload = asyncio.Lock()
         self._last_reload = (True, self._started_at)
 
     def _add(self, name: str, plan: Plan) -> None:
@@ -77,8 +85,8 @@ class Daemon:
 
     # -- run ---------------------------------------------------------------------------------------
 
-    async def run(self, ready: Callable[[], None] = lambda: None) -> Exit:
-        """Run until SIGTERM or SIGINT, then drain. `ready` is called once the sweep runs."""
+    async def run(self) -> Exit:
+        """Run until SIGTERM or SIGINT, then drain."""
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -88,14 +96,16 @@ class Daemon:
         scheduler = AsyncIOScheduler(
             timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
-        scheduler.add_job(self._sweep, "interval", seconds=SWEEP_SECONDS, id="sweep")
+        seconds = min(SWEEP_SECONDS, self._systemd.sweep_seconds)
+        scheduler.add_job(self._sweep, "interval", seconds=seconds, id="sweep")
         scheduler.add_job(self._patrol, "interval", seconds=PATROL_SECONDS, id="patrol")
         scheduler.start()
-        self._sweep()
+        await self._sweep()
         self._notify(
             Notice("started", f"watching over {len(self._credentials)} credentials", fields={"pid": os.getpid()})
         )
-        ready()
+        self._systemd.tell(*self._in_one_line())
+        self._systemd.ready()  # not when the first token has come: that is the server's affair (case I2)
         try:
             await self._until_stopped(self._stop, scheduler)
         finally:
@@ -126,9 +136,11 @@ class Daemon:
     async def _drain(self) -> None:
         """Let requests under way end and be saved; start no new ones; close the store last (invariant 13)."""
         self._assembly.stopping.set()
-        under_way = self._agenda.under_way
-        self._notify(Notice("stopping", f"{under_way} token requests are under way; their answers are waited for"))
         patience = self._config.daemon.drain_timeout
+        under_way = self._agenda.under_way
+        text = f"{under_way} token requests are under way; their answers are waited for"
+        self._systemd.stopping(f"stopping: {text}" if under_way else "stopping", patience + _LAST_SAVES_SECONDS)
+        self._notify(Notice("stopping", text))
         if not await asyncio.get_running_loop().run_in_executor(self._helpers, self._agenda.wait_idle, patience):
             self._assembly.abort_all()
         await asyncio.to_thread(self._workers.shutdown)
@@ -154,10 +166,14 @@ class Daemon:
 
     # -- sweep -------------------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
-        """Wake a worker if anything is due that nobody gets to. Runs each second in the loop and cannot block."""
+    async def _sweep(self) -> None:
+        """Wake a worker if anything is due that nobody gets to. A coroutine, as APScheduler runs others in a thread.
+
+        Runs each second in the loop and cannot block: if it does not get through, neither do the watchdog's pings.
+        """
         self._swept_at = time.monotonic()
         self._workers.look()
+        self._systemd.alive()
 
     async def _patrol(self) -> None:
         """Look at a part of the credentials: outputs deleted or edited, secrets changed. No token call comes of it."""
@@ -166,6 +182,16 @@ class Daemon:
         part = names[self._patrol_from : self._patrol_from + size]
         self._patrol_from = 0 if self._patrol_from + size >= len(names) else self._patrol_from + size
         await asyncio.get_running_loop().run_in_executor(self._helpers, self._look_at, part)
+        if not self._patrol_from:  # a round is over
+            await self._tell_systemd()
+
+    async def _tell_systemd(self) -> None:
+        if self._systemd.listens:
+            self._systemd.tell(*await asyncio.get_running_loop().run_in_executor(self._helpers, self._in_one_line))
+
+    def _in_one_line(self) -> tuple[str, str]:
+        standing, outlook = in_one_line(tuple(self._credentials.values()), self._clock.now())
+        return standing if self._last_reload[0] else f"the last reload was refused, see the log; {standing}", outlook
 
     def _look_at(self, names: list[str]) -> None:
         for name in names:
@@ -280,6 +306,17 @@ class Daemon:
 
     async def reload(self) -> tuple[str, ...]:
         """Take a good new configuration without dropping state; refuse a bad one and go on."""
+        async with self._one_reload:  # else the older of two might be taken last
+            self._systemd.reloading()
+            try:
+                problems = await self._reload()
+                await self._tell_systemd()
+            finally:
+                if not self._assembly.stopping.is_set():
+                    self._systemd.ready()
+            return problems
+
+    async def _reload(self) -> tuple[str, ...]:
         loaded = await asyncio.get_running_loop().run_in_executor(self._helpers, self._load_plans)
         if not isinstance(loaded[0], Config):
             self._reloads[1] += 1

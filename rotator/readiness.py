@@ -1,8 +1,16 @@
-"""Readiness: every required output holds an unexpired access token, and nothing else counts (invariant 14)."""
+"""Readiness: every required output holds an unexpired access token, and nothing else counts (invariant 14).
 
-from rotator.core.model import Fingerprinter
-from rotator.core.standing import NEED_A_PERSON, Standing
+And all of it in one line, for `systemctl status`.
+"""
+
+from collections.abc import Collection
+
+from rotator.core.model import MINUTE, Fingerprinter
+from rotator.core.schedule import refresh_due
+from rotator.core.standing import NEED_A_PERSON, Standing, span, standing_of
 from rotator.credential import Credential
+
+_IN_ORDER = (Standing.VALID, Standing.STARTING)
 
 
 def is_ready(credential: Credential, now: float) -> bool:
@@ -22,7 +30,53 @@ def why_not_ready(credential: Credential, fingerprint: Fingerprinter, now: float
     if shown.standing in NEED_A_PERSON:
         why = f"{shown.text}; " if shown.text else ""
         return f"{credential.name}: {shown.standing}: {why}log in: rotator login {credential.name}"
-    if shown.standing not in (Standing.VALID, Standing.STARTING):
+    if shown.standing not in _IN_ORDER:
         return f"{credential.name}: {shown.standing}: {shown.text or shown.reason}"
     stuck = [output for output in shown.outputs if output.failures]
     return f"{credential.name}: {stuck[0].name}: {stuck[0].text}" if stuck else f"{credential.name}: no valid token yet"
+
+
+def in_one_line(credentials: Collection[Credential], now: float) -> tuple[str, str]:
+    """Return how they all stand, and which refresh is next: `3 credentials`, `next refresh home in 41 min`.
+
+    The second is empty if none is due ever.
+    """
+    logins, failing, unsaved = [], [], []
+    next_at, next_name = float("inf"), ""
+    for credential in credentials:
+        standing = _standing(credential)
+        if standing in NEED_A_PERSON:
+            logins.append(credential.name)
+        elif standing not in _IN_ORDER or credential.save_problem is not None:
+            failing.append(credential.name)
+        if credential.unsaved:
+            unsaved.append(credential.name)
+        state, plan = credential.state, credential.plan
+        if state is not None and standing not in NEED_A_PERSON:
+            at = refresh_due(state, plan.policy, plan.grant, credential.spread).at
+            if at < next_at:
+                next_at, next_name = at, credential.name
+    counts = [f"{len(credentials)} credential{'' if len(credentials) == 1 else 's'}"]
+    counts += _counted(logins, "needs a login", "need a login")
+    counts += _counted(failing, "is failing", "are failing")
+    counts += _counted(unsaved, "holds tokens that could not be saved", "hold tokens that could not be saved")
+    return ", ".join(counts), f"next refresh {next_name} {_when(next_at - now)}" if next_name else ""
+
+
+def _standing(credential: Credential) -> Standing:
+    if credential.problem is not None:
+        return Standing.STATE_UNREADABLE
+    return Standing.STARTING if credential.state is None else standing_of(credential.state, credential.plan.grant)
+
+
+def _counted(names: list[str], one: str, many: str) -> list[str]:
+    if not names:
+        return []
+    return [f"1 {one} ({names[0]})" if len(names) == 1 else f"{len(names)} {many} ({names[0]}, …)"]
+
+
+def _when(seconds: float) -> str:
+    """Say when, no finer than to the minute."""
+    if seconds < MINUTE:
+        return "now" if seconds < 1 else "within a minute"
+    return "in 1 min" if seconds < 2 * MINUTE else f"in {span(seconds)}"

@@ -15,6 +15,7 @@ from rotator.adapters.file_store import FileStore
 from rotator.adapters.logs import Fanout, LogObserver, configure
 from rotator.adapters.metrics import Metrics
 from rotator.adapters.serve import Server, listen
+from rotator.adapters.systemd import Systemd
 from rotator.adapters.web import make_app
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.exits import ExitCode, Stop, code_of
@@ -24,23 +25,26 @@ from rotator.ports import Notice, Observer, Problem
 
 
 @contextlib.contextmanager
-def composed(path: Path, config: Config) -> Iterator[tuple[Daemon, Assembly, Metrics]]:
+def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Daemon, Assembly, Metrics]]:
     """Open the store and put the daemon together; the daemon closes what it was given."""
     configure(config.log.level, config.log.format)
     observers = Fanout([LogObserver()])
+    systemd.starting("opening the state directory")
     store = FileStore.open(config.daemon.state_directory, config.daemon.spill_directory)
     if isinstance(store, Problem):
         raise Stop(code_of(store.reason), store.text)
     with contextlib.closing(store):
         assembly = Assembly(store, observers)
+        systemd.starting(f"preparing {len(config.credentials)} credentials")
         try:
-            daemon = Daemon(config, assembly, lambda: load(path, None, os.environ))
+            daemon = Daemon(config, assembly, lambda: load(path, None, os.environ), systemd)
         except InputsUnusable as error:  # such as an environment proxy that is no URL
             raise Stop(ExitCode.CONFIG, str(error)) from None
         metrics = Metrics(daemon, config.metrics.fleet_threshold, assembly.clock)
         observers.add(metrics)
         observers.add(daemon)
-        for text in (*map(str, config.warnings), *store.warnings):
+        unheard = [systemd.problem] if systemd.problem else []
+        for text in (*map(str, config.warnings), *store.warnings, *unheard):
             observers.notify(Notice("start_warning", text, level="warning"))
         yield daemon, assembly, metrics
 

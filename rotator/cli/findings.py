@@ -17,8 +17,8 @@ from rotator.adapters.serve import listen
 from rotator.cli import offline
 from rotator.cli.common import Settings, client_of, is_no_daemon
 from rotator.cli.exits import Stop
-from rotator.cli.words import span
 from rotator.config import Config, EndpointConfig, InputError, Source, SourceKind, load
+from rotator.core.standing import span
 from rotator.ports import Problem
 
 OK: Final = "ok"

@@ -22,18 +22,25 @@ def run(settings: Settings, once: bool) -> int:  # noqa: FBT001 - click's way
     its outputs, whether or not anything was due; 75 if not and another try may help; 77 if
     somebody must log in; 78 if the configuration is wrong.
     """
-    config = load_config(settings)
     import asyncio
+    import contextlib
+    import os
     import signal
 
-    from rotator.cli import composition
+    from rotator.adapters.systemd import Systemd
 
-    with composition.composed(settings.config, config) as (daemon, assembly, metrics):
-        if once:
-            for number in (signal.SIGTERM, signal.SIGINT):  # a request in flight is still waited for
-                signal.signal(number, lambda *_: assembly.stopping.set())
-            return daemon.run_once()
-        return asyncio.run(composition.serve(config, daemon, assembly.observer, metrics))
+    # First of all: nothing that is started, be it to read the configuration, may inherit what is said to us alone.
+    with contextlib.closing(Systemd(os.environ)) as systemd:
+        systemd.starting("reading the configuration")
+        config = load_config(settings)
+        from rotator.cli import composition
+
+        with composition.composed(settings.config, config, systemd) as (daemon, assembly, metrics):
+            if once:
+                for number in (signal.SIGTERM, signal.SIGINT):  # a request in flight is still waited for
+                    signal.signal(number, lambda *_: assembly.stopping.set())
+                return daemon.run_once()
+            return asyncio.run(composition.serve(config, daemon, assembly.observer, metrics))
 
 
 @click.command(

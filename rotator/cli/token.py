@@ -54,7 +54,7 @@ def token(settings: Settings, name: str, format_: str, timeout: float) -> None:
         document = good(answer)
     obtained_at, expires_at = float(document["obtained_at"]), float(document["expires_at"])
     if obtained_at < expires_at <= time.time():  # one that was born expired is published as well
-        from rotator.cli.words import span
+        from rotator.core.standing import span
 
         text = f"the access token of {name} expired {span(time.time() - expires_at)} ago"
         raise Stop(ExitCode.TEMPFAIL, f"{text}; see: rotator status {name}")

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from rotator.cli.exits import ExitCode
-from rotator.core.model import DAY, HOUR, MINUTE
+from rotator.core.standing import span
 
 View = Mapping[str, Any]
 """A `CredentialView` as JSON."""
@@ -36,15 +36,6 @@ _CURES: Final = {
     "unauthorized_client": "have the server's operator allow this grant to the client",
     "invalid_scope": "correct scope, then: rotator reload",
 }
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in one unit, rounded down: what is left is never overstated."""
-    seconds = max(0.0, seconds)
-    for unit, name, up_to in ((1.0, "s", 2 * MINUTE), (MINUTE, "min", 2 * HOUR), (HOUR, "h", 2 * DAY)):
-        if seconds < up_to:
-            return f"{int(seconds / unit)} {name}"
-    return f"{int(seconds / DAY)} days"
 
 
 def is_fresh(view: View, now: float) -> bool:

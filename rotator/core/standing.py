@@ -6,7 +6,7 @@ Exactly one standing holds at a time. It is derived, never stored.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from rotator.core.model import Grant, Reason, RotationPolicy
+from rotator.core.model import DAY, HOUR, MINUTE, Grant, Reason, RotationPolicy
 from rotator.core.schedule import SinkRef, fuse_blown, refresh_due, spread_of
 from rotator.core.state import CredentialState, Status
 
@@ -196,3 +196,12 @@ def shifted(shown: CredentialView, seconds: float) -> CredentialView:
 
 def _moved(instant: float | None, seconds: float) -> float | None:
     return None if instant is None else instant + seconds
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in one unit, rounded down: what is left is never overstated."""
+    seconds = max(0.0, seconds)
+    for unit, name, up_to in ((1.0, "s", 2 * MINUTE), (MINUTE, "min", 2 * HOUR), (HOUR, "h", 2 * DAY)):
+        if seconds < up_to:
+            return f"{int(seconds / unit)} {name}"
+    return f"{int(seconds / DAY)} days"

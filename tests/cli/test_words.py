@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from rotator.cli.words import access_clock, block, is_well, last_error, next_step, output_line, refresh_clock, span
-from rotator.core.standing import Standing
+from rotator.cli.words import access_clock, block, is_well, last_error, next_step, output_line, refresh_clock
+from rotator.core.standing import Standing, span
 from tests.desk import NOW, OUTPUT, VIEW
 
 
