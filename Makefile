@@ -43,11 +43,12 @@ bench: $(TEST) ## measure; ARGS are passed on
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(VENV)-lock/.stamp ## pin and hash the newest versions that requirements/*.in allow
-	@cd requirements && for name in build run test testbed lock; do \
+	@cd requirements && for name in build run kubernetes test testbed lock; do \
 		echo "locking $$name"; \
 		../$(VENV)-lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe \
 			--strip-extras --no-header --no-emit-options --no-emit-index-url \
-			--no-emit-find-links --no-emit-trusted-host $$name.in -o $$name.txt || exit 1; \
+			--no-emit-find-links --no-emit-trusted-host \
+			$$(test $$name != kubernetes || echo --constraint run.txt) $$name.in -o $$name.txt || exit 1; \
 	done
 
 # PREFIX, DESTDIR and the like reach the scripts from the command line; packaging/places has them all.

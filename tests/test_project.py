@@ -17,7 +17,7 @@ from tests.conftest import ZONES
 from tests.needs import needs
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("build", "lock", "run", "test", "testbed")
+LOCKS = ("build", "kubernetes", "lock", "run", "test", "testbed")
 PACKAGE = sorted((ROOT / "rotator").rglob("*.py"))
 CODE = [*PACKAGE, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
 
@@ -75,6 +75,7 @@ def test_tests_run_on_the_versions_that_users_run() -> None:
     """The test environment holds exactly the versions of the run environment, and more."""
     assert pins("run").keys() - pins("test").keys() == set()
     assert pins("build").keys() - pins("test").keys() == set()
+    assert pins("kubernetes").keys() - pins("test").keys() == set()
 
 
 def naive_times(source: str) -> list[str]:

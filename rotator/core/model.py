@@ -61,6 +61,15 @@ class Reason(StrEnum):
     BUSY_TARGET = "busy_target"  # a bind-mounted single file cannot be renamed over
     IO_ERROR = "io_error"
     HOOK_FAILED = "hook_failed"
+    # Kubernetes.
+    UNAUTHORIZED = "unauthorized"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    IMMUTABLE = "immutable"
+    TOO_LARGE = "too_large"
+    REJECTED = "rejected"
+    NOT_OURS = "not_ours"  # an object that somebody else made
+    CONTESTED = "contested"  # somebody overwrites it as often as we write it
 
 
 class Oddity(StrEnum):

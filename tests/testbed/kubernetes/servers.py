@@ -28,9 +28,10 @@ _DAYS: Final = "2"
 class Servers:
     """The two processes. Clients need only `cluster`; tests of outages also stop, start and freeze."""
 
-    def __init__(self, directory: Path) -> None:
-        """Make keys and certificates; nothing runs before `start`."""
+    def __init__(self, directory: Path, flags: tuple[str, ...] = ()) -> None:
+        """Take more flags for the API server. Make keys and certificates; nothing runs before `start`."""
         self.directory = directory
+        self._flags = flags
         self.cluster = Cluster(directory)
         self._etcd: subprocess.Popen[bytes] | None = None
         self._apiserver: subprocess.Popen[bytes] | None = None
@@ -118,6 +119,7 @@ class Servers:
             "--profiling=false",
             # It would wait for service accounts that only a controller makes.
             "--disable-admission-plugins=ServiceAccount",
+            *self._flags,
         )
         self.cluster.url = f"https://127.0.0.1:{self._ports[2]}"
         deadline = time.monotonic() + _PATIENCE
@@ -140,9 +142,9 @@ class Servers:
 
 
 @contextmanager
-def run_servers(directory: Path) -> Generator[Servers]:
-    """Run an API server of one's own: for tests that stop it. About 3 s and 350 MB of memory."""
-    servers = Servers(directory)
+def run_servers(directory: Path, *flags: str) -> Generator[Servers]:
+    """Run an API server of one's own, with these flags: for tests that stop it. About 3 s and 350 MB of memory."""
+    servers = Servers(directory, flags)
     try:
         servers.start()
         yield servers

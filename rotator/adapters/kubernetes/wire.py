@@ -1,0 +1,84 @@
+"""What is asked of an API server, and how its answers are told apart."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from rotator.core.model import Reason
+
+JSON: Final = "application/json"
+MERGE: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
+MANAGER: Final = "rotator"
+"""The field manager of everything that rotator writes. It must never change: another name would conflict with what
+earlier releases wrote (case H7)."""
+OK: Final = 200
+CREATED: Final = 201
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
+GONE: Final = 410
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, or the lack of one: `status` is 0 then."""
+
+    status: int
+    body: Mapping[str, Any]
+    text: str = ""
+    """What went wrong, with the cure, on one line; empty if nothing did."""
+    reason: Reason | None = None
+    """The same as one word; None if nothing went wrong."""
+    retry_after: float | None = None
+    """Seconds to wait before the same is tried again, if the server said so or nothing else makes sense."""
+    delivered: bool = True
+    """Whether the request may have reached the server."""
+
+    @property
+    def good(self) -> bool:
+        """Whether the request was carried out."""
+        return self.status in (OK, CREATED)
+
+    @property
+    def unclear(self) -> bool:
+        """Whether a write may have been carried out, now or later."""
+        return self.delivered and (self.status == 0 or self.status >= 500)  # noqa: PLR2004 - server errors
+
+
+class Api(Protocol):
+    """One API server, asked by several threads at once. Nothing is repeated that may be done; nothing is raised."""
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        content_type: str = JSON,
+        query: Mapping[str, str] | None = None,
+        timeout: float,
+    ) -> Reply:
+        """Make one request; `timeout`: seconds for each read and write."""
+
+    def watch(self, path: str, query: Mapping[str, str], *, timeout: float) -> Iterator[Mapping[str, Any]]:
+        """Yield a watch's events until it ends. A watch that fails yields an event of type ERROR, with a Status."""
+
+    def namespace(self) -> str:
+        """Return the namespace that applies where none is named; empty if nothing says so."""
+
+
+def version_of(body: Mapping[str, Any]) -> str:
+    """Return an object's resourceVersion."""
+    return str(body.get("metadata", {}).get("resourceVersion", ""))
+
+
+def annotations_of(body: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return an object's annotations."""
+    return body.get("metadata", {}).get("annotations") or {}
+
+
+def secret_path(namespace: str, name: str = "") -> str:
+    """Return the path of a Secret, or of all Secrets of a namespace."""
+    return f"/api/v1/namespaces/{namespace}/secrets" + (f"/{name}" if name else "")
