@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard rotator tests benchmarks)
+SOURCES := $(wildcard rotator tests benchmarks deploy)
 
 # Settings of the caller's shell that would change what the environment imports or warns about.
 unexport PYTHONHOME PYTHONPATH PYTHONWARNINGS

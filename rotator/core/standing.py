@@ -114,6 +114,8 @@ class CredentialView:
     access_token_fingerprint: str
     refresh_token_fingerprint: str
     outputs: tuple[OutputView, ...]
+    save_failing: bool = False
+    """The last attempt to save the state failed: no refresh is sent until one succeeds."""
 
 
 def view(

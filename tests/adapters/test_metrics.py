@@ -204,9 +204,8 @@ def test_oddities_are_counted_by_kind() -> None:
 def test_marks_of_credentials_and_outputs() -> None:
     """Unsaved pairs, the fuse, the clock and each output can be alerted on, one by one and for the fleet."""
     output = replace(OUTPUT, current=False, failures=3)
-    desk = DataDesk(
-        replace(VIEW, unsaved=True, fuse_blown=True, clock_suspect=True, outputs=(OUTPUT, replace(output, name="b")))
-    )
+    marked = replace(VIEW, unsaved=True, save_failing=True, fuse_blown=True, clock_suspect=True)
+    desk = DataDesk(replace(marked, outputs=(OUTPUT, replace(output, name="b"))))
     desk.credentials["late"] = replace(VIEW, name="late", next_at=NOW - 90)
     scrape = Scraper(Metrics(desk, 10, FixedClock(NOW))).scrape()
     for name in ("pair_unsaved", "fuse_blown", "clock_suspect"):
@@ -215,8 +214,9 @@ def test_marks_of_credentials_and_outputs() -> None:
     labels = frozenset({("credential", "web"), ("sink", "b")})
     assert scrape["rotator_output_current", labels] == 0
     assert scrape["rotator_output_consecutive_failures", labels] == 3
-    fleet = ("unsaved_pairs", "fuses_blown", "clock_suspects", "outputs_behind", "outputs_failing", "overdue_seconds")
-    assert [scrape[f"rotator_fleet_{name}", frozenset()] for name in fleet] == [1, 1, 1, 1, 1, 90]
+    fleet = ("unsaved_pairs", "saves_failing", "fuses_blown", "clock_suspects", "outputs_behind", "outputs_failing")
+    assert [scrape[f"rotator_fleet_{name}", frozenset()] for name in fleet] == [1, 1, 1, 1, 1, 1]
+    assert scrape["rotator_fleet_overdue_seconds", frozenset()] == 90
 
 
 def test_the_daemons_own_counts() -> None:
@@ -358,6 +358,7 @@ def test_a_large_fleet_counts_what_the_rules_ask_of_each_credential() -> None:
         "failing early": failing,
         "failing late": replace(failing, issued_at=NOW - 3001, expires_at=NOW + 599),
         "due late": replace(VIEW, issued_at=NOW - 3001, expires_at=NOW + 599),
+        "never asked": replace(VIEW, issued_at=NOW - 3001, expires_at=NOW + 599, next_at=NOW - 61),
         "over": replace(failing, issued_at=NOW - 3601, expires_at=NOW - 1),
         "without": replace(failing, issued_at=None, expires_at=None),
         "opening": replace(VIEW, standing=Standing.STARTING, issued_at=None, expires_at=None),
@@ -375,7 +376,7 @@ def test_a_large_fleet_counts_what_the_rules_ask_of_each_credential() -> None:
     )
     assert scraper.value("rotator_credentials_listed") == 0
     expected = {
-        "access_tokens_expiring": 2,
+        "access_tokens_expiring": 3,
         "credentials_without_token": 2,
         "outputs_expiring": 1,
         "outputs_failing": 2,

@@ -13,6 +13,7 @@ _FRACTIONS: Final = (0.0, 0.01, 0.1, 0.5)
 
 # What the alert rules say of each credential where each has series of its own (deploy/prometheus/rules.yaml).
 _LAST_PART: Final = 1 / 6  # of an access token's lifetime: half of what is left when a refresh falls due
+_LATE: Final = 60.0  # seconds after which a request that is due is as good as failed
 _REFRESH_TOKEN_WARNINGS: Final = (("7d", 7 * DAY, 0.3), ("2d", 2 * DAY, 0.1))  # no more than this share of its life
 
 _MARKS: Final = (
@@ -22,9 +23,10 @@ _MARKS: Final = (
     ),
     (
         "access_tokens_expiring",
-        "Credentials that fail to refresh in the last sixth of the access token's lifetime.",
+        "Credentials whose refresh fails, or is a minute late, in the last sixth of the access token's lifetime.",
     ),
     ("unsaved_pairs", "Token sets that only memory holds: they are lost if the process ends."),
+    ("saves_failing", "Credentials whose state could not be saved at the last try: no refresh is sent."),
     ("fuses_blown", "Credentials whose token requests came too thick."),
     ("clock_suspects", "Credentials that were saved later than the clock shows now."),
     ("outputs_behind", "Outputs that do not hold the newest token."),
@@ -53,6 +55,7 @@ class Fleet:
         self._standings[view.standing] += 1
         marks = self._marks
         marks["unsaved_pairs"] += view.unsaved
+        marks["saves_failing"] += view.save_failing
         marks["fuses_blown"] += view.fuse_blown
         marks["clock_suspects"] += view.clock_suspect
         for output in view.outputs:
@@ -72,7 +75,8 @@ class Fleet:
     def _add_ends(self, view: CredentialView) -> None:
         if view.expires_at is None or view.expires_at <= self._now:
             self._marks["credentials_without_token"] += view.standing != Standing.STARTING
-        if view.reason is not None and self._in_last_part(view, view.expires_at):
+        late = view.next_at is not None and self._now - view.next_at > _LATE
+        if (view.reason is not None or late) and self._in_last_part(view, view.expires_at):
             self._marks["access_tokens_expiring"] += 1
         if view.refresh_expires_at is not None and view.refresh_life_began_at is not None:
             left = view.refresh_expires_at - self._now
