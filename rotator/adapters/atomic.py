@@ -12,8 +12,8 @@ from rotator.core.model import Reason
 from rotator.ports import Problem
 
 PREFIX: Final = ".rotator-"
-_TEMPORARY: Final = re.compile(re.escape(PREFIX) + r".*\.[0-9a-f]{16}", re.DOTALL)
-_NAME_KEPT: Final = 50  # characters: at most 200 bytes, so that the temporary name fits in 255
+_TEMPORARY: Final = re.compile(re.escape(PREFIX) + r"(.*)\.[0-9a-f]{16}", re.DOTALL)
+_NAME_KEPT: Final = 200  # bytes: the temporary name fits in 255
 _UNSUPPORTED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """How filesystems without Unix permissions (FAT, CIFS, some FUSE) answer chmod and chown."""
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,7 +49,7 @@ def write(
             os.close(opened)
     # Beside the target: a rename between filesystems is a copy, which can tear. A random name,
     # opened exclusively and never through a link: what is planted there is not followed (case G18).
-    temporary = f"{PREFIX}{name[:_NAME_KEPT]}.{os.urandom(8).hex()}"
+    temporary = f"{PREFIX}{_cut(name)}.{os.urandom(8).hex()}"
     # 0600 from its first moment, so that nobody reads a token in the time before the chmod.
     fd = os.open(temporary, _CREATE, 0o600, dir_fd=directory_fd)
     try:
@@ -99,12 +99,25 @@ def sweep_temporaries(directory: str | Path) -> int:
     fail and do it again a second later. Raises OSError if the directory cannot be read.
     """
     removed = 0
-    for path in Path(directory).iterdir():
-        if _TEMPORARY.fullmatch(path.name):
-            with contextlib.suppress(OSError):
-                path.unlink()
-                removed += 1
+    for temporary, _ in temporaries(directory):
+        with contextlib.suppress(OSError):
+            Path(directory, temporary).unlink()
+            removed += 1
     return removed
+
+
+def temporaries(directory: str | Path) -> list[tuple[str, str]]:
+    """Return what a killed rotator left half-written: the file's name, and the name it was to get.
+
+    Raises OSError if the directory cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        found = [_TEMPORARY.fullmatch(entry.name) for entry in entries]
+    return [(match[0], match[1]) for match in found if match]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) * 4 <= _NAME_KEPT else os.fsencode(name)[:_NAME_KEPT].decode(errors="ignore")
 
 
 _REASONS: Final = {

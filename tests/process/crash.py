@@ -86,6 +86,7 @@ def _report(table: dict[float, list[Verdict]], rotations: list[Rotation]) -> Non
     for what, seconds in (
         ("request sent to durable", [rotation.since_sent for rotation in rotations]),
         ("answer received to durable", [rotation.since_answer for rotation in rotations]),
+        ("answer received to written", [rotation.until_written for rotation in rotations]),
     ):
         click.echo(f"  {what:27}{statistics.median(seconds) * 1000:7.2f} ms")
 

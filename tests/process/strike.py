@@ -83,6 +83,11 @@ class Rotation:
         return self.calls[self.save.durable].over_at - self.calls[self.answered].over_at
 
     @property
+    def until_written(self) -> float:
+        """Seconds from the answer's arrival to the new pair being written: what a kill can still cost."""
+        return self.calls[self.save.written].over_at - self.calls[self.answered].over_at
+
+    @property
     def points(self) -> list[Point]:
         """Every call from the reservation on, and each power cut that differs from a kill there."""
         points = []
@@ -143,12 +148,17 @@ class Verdict:
     struck: bool
     """Whether the rotation came to that call."""
     in_window: bool
-    """Whether the kill fell between the request's last byte and the new pair's durability."""
+    """Whether it fell between the request's last byte and the new pair being safe: from a kill as soon as it is written
+    whole, from a power cut once it is durable."""
     healed: bool
     told: str
     """What the daemon said was lost."""
     outside_grace: int
     """Refresh tokens that were presented again too late."""
+
+
+def _is_temporary(call: Call, rig: Rig) -> bool:
+    return call.path.startswith(f"{rig.state_directory}/.rotator-{NAME}.")
 
 
 @contextmanager
@@ -194,13 +204,15 @@ def strike(rig: Rig, point: Point) -> Verdict:
         restore(rig.state_directory, disk.kept(names=point.cut is Cut.DATA_LOST))
         rig.output().unlink(missing_ok=True)
     saves = saves_in(calls, rig)
-    renamed = any(call.name == "renameat" and call.succeeded for call in calls[request_in(calls) :])
-    durable = len(saves) > 1 or (renamed and point.cut is not Cut.NAMES_LOST)
+    since = calls[request_in(calls) :]
+    renamed = any(call.name == "renameat" and call.succeeded for call in since)
+    written = any(call.name == "write" and call.succeeded and _is_temporary(call, rig) for call in since)
+    safe = len(saves) > 1 or (renamed and point.cut is not Cut.NAMES_LOST) or (written and point.cut is Cut.KILL)
     told = start_again(rig, old)
     return Verdict(
         point,
         struck,
-        request_in(calls) != -1 and not durable,
+        request_in(calls) != -1 and not safe,
         told == "",
         told,
         rig.sandbox.books()["replays_outside_grace"] - books["replays_outside_grace"],

@@ -21,7 +21,7 @@ from tests.process.strike import (
     strike_all,
     unhindered,
 )
-from tests.process.trace import traced, worker_of
+from tests.process.trace import Call, traced, worker_of
 
 GROUPS: Final = range(6)
 STRIDE: Final = 5
@@ -58,6 +58,12 @@ def sample(rotation: Rotation, group: int) -> list[Point]:
     return chosen[group :: len(GROUPS)]
 
 
+def before_the_write(rotation: Rotation) -> Call:
+    """Return the last moment at which a kill costs the answer: its file is there and holds nothing yet."""
+    save = rotation.save
+    return next(call for call in rotation.calls[save.opened : save.written] if call.name == "fchmod")
+
+
 def test_the_order_of_effects(rotation: Rotation) -> None:
     """B2, B5, B6, G19: reserved durably, sent, saved durably, published; each file synced before it gets its name."""
     reserve, save = rotation.reserve, rotation.save
@@ -90,7 +96,7 @@ def test_a_kill_costs_nothing_with_a_grace_window(
 def test_a_kill_costs_a_login_in_one_window_only_without_grace(
     tmp_path: Path, strict: SandboxProcess, rotation: Rotation, group: int
 ) -> None:
-    """B1, B8, B12: only a kill between "request sent" and "durable here" loses anything, and then it is told what."""
+    """B1, B8, B12: only a kill between "request sent" and "written here" loses anything, and then it is told what."""
     for verdict in strike_all(tmp_path, strict, sample(rotation, group)):
         assert not fault(verdict, grace=False), verdict
 
@@ -98,16 +104,16 @@ def test_a_kill_costs_a_login_in_one_window_only_without_grace(
 def test_a_second_kill_costs_nothing_with_a_grace_window(
     tmp_path: Path, forgiving: SandboxProcess, rotation: Rotation
 ) -> None:
-    """B1, B29: killed before the new pair gets its name, and in the next life, while it is replayed, there again."""
-    rename = rotation.calls[rotation.save.renamed]
+    """B1, B29: killed before the new pair is written, and in the next life, while it is replayed, there again."""
+    chmod = before_the_write(rotation)
     rig = place(tmp_path, "rig", forgiving)
     before = forgiving.books()
     # Counted in each thread: the worker's second is the save's, as at first; the main thread makes but one.
-    again = ("strace", "-f", "-o", str(tmp_path / "trace"), "-e", "trace=renameat")
-    kill = f"--inject=renameat:signal=KILL:when={rename.nth}"
+    again = ("strace", "-f", "-o", str(tmp_path / "trace"), "-e", "trace=fchmod")
+    kill = f"--inject=fchmod:signal=KILL:when={chmod.nth}"
     with about_to_rotate(rig) as (daemon, rotate):
         old = rig.token()
-        with traced(worker_of(daemon.pid), tmp_path / "first", f"renameat:signal=KILL:when={rename.nth}"):
+        with traced(worker_of(daemon.pid), tmp_path / "first", f"fchmod:signal=KILL:when={chmod.nth}"):
             assert not completes(daemon, rotate)
     with rig.daemon(prefix=(*again, kill), clean=False) as daemon:
         daemon.wait_until(lambda: False, "a kill in the second life")
@@ -118,10 +124,10 @@ def test_a_second_kill_costs_nothing_with_a_grace_window(
 
 
 def test_what_is_lost_is_told_and_a_login_heals_it(tmp_path: Path, strict: SandboxProcess, rotation: Rotation) -> None:
-    """B1: killed just before the new pair gets its name, a server without grace has the old one revoked."""
-    rename = rotation.calls[rotation.save.renamed]
+    """B1: killed just before the new pair is written, a server without grace has the old one revoked."""
+    chmod = before_the_write(rotation)
     rig = place(tmp_path, "rig", strict)
-    verdict = strike(rig, Point(rename.name, rename.nth))
+    verdict = strike(rig, Point(chmod.name, chmod.nth))
     assert verdict.struck
     assert verdict.in_window
     assert LOST_TEXT in verdict.told

@@ -75,7 +75,6 @@ class OwnedDirectory:
     def _probe(self) -> Problem | None:
         """Write, rename, read and remove a file, so that a bad mount is told at start (case G2)."""
         try:
-            atomic.sweep_temporaries(self.path)
             tolerated = self.write(_PROBE, b"probe")
             mode = os.stat(_PROBE, dir_fd=self._fd, follow_symlinks=False).st_mode
             self.remove(_PROBE)
@@ -107,6 +106,19 @@ class OwnedDirectory:
             name, payload, mode=0o600, uid=self._uid, gid=self._gid,
             directory_fd=self._fd, lenient=True,
         )  # fmt: skip
+
+    def temporaries(self) -> list[tuple[str, str]]:
+        """Return what was left half-written, as `atomic.temporaries` does. Raises OSError."""
+        return atomic.temporaries(self.path)
+
+    def adopt(self, temporary: str, name: str) -> None:
+        """Give a temporary file the name it was to get, durably. Raises OSError."""
+        fd = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.rename(temporary, name)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file of that name. Raises OSError if that cannot be told."""

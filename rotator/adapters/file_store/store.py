@@ -54,6 +54,8 @@ class FileStore:
         }
         self._spilled = set(_state_names(spill.names())) if spill else set()
         self._key = self._read_key()
+        for directory in filter(None, (main, spill)):
+            self._settle(directory)
         self._lock = threading.Lock()
         self._gate = threading.Condition(self._lock)
         self._working = 0
@@ -124,6 +126,32 @@ class FileStore:
     def fingerprint_key(self) -> bytes:
         """Return the key for fingerprints: 32 random bytes that stay the same over restarts."""
         return self._key
+
+    def _settle(self, directory: OwnedDirectory) -> None:
+        """Take over a whole state that a killed process could not name any more; remove other leftovers (case G6).
+
+        A kill between the answer and the end of its save would else cost the only good refresh token (case B1).
+        """
+        for temporary, file in directory.temporaries():
+            name = next(_state_names([file]), None)
+            try:
+                left = document.decode(directory.read(temporary)) if name else None
+            except NewerFormatError:
+                continue
+            except RecordError:
+                left = None
+            stored = self._load(name) if name and left else None
+            if isinstance(stored, Problem) and not isinstance(stored, _Damaged):
+                continue  # it must not be judged without knowing what is stored
+            if name and _mark(left) > _mark(stored.state if isinstance(stored, Loaded) else None):
+                directory.adopt(temporary, file)
+                self._known[name] = _mark(left)
+                if directory is self._spill:
+                    self._spilled.add(name)
+                self._damaged.pop(name, None)
+                self.warnings.append(f"the last save of {name} had been cut off; its state was whole and is used")
+            else:
+                directory.remove(temporary)
 
     def _read_key(self) -> bytes:
         with contextlib.suppress(FileNotFoundError):
