@@ -40,7 +40,8 @@ class Intake:
             credential.problem = None
             credential.durable_generation = state.generation
             opened = transitions.opened(state, plan.policy, now, spread_of(credential.name, state.generation))
-            opened = transitions.with_sinks(opened, tuple(sink.name for sink in plan.sinks))
+            # What an output holds is looked at, not remembered: after a boot the files in /run are gone.
+            opened = transitions.with_sinks(opened, tuple(sink.name for sink in plan.sink_refs if sink.is_hook))
             credential.state, _ = transitions.judged(opened, plan.policy, plan.grant, plan.scope, on_schedule=False)
         if opened.clock_suspect:
             text = "the clock is behind the last saved instant: lifetimes are not trusted, refreshing at once"

@@ -92,6 +92,21 @@ def test_a_full_output_directory_keeps_the_old_token_and_heals(life: Life) -> No
     assert life.books.token_requests == {"granted": 1}
 
 
+def test_an_output_that_went_with_a_boot_is_written_again_during_an_outage(life: Life) -> None:
+    """A state may say that an output was written to a directory in memory: at the start it is looked at."""
+    life.server.sandbox.change(access_lifetime=3600, fault="500")
+    life.put_pair(age=0)
+    with life.daemon() as daemon:
+        daemon.wait_until(life.token, "the token is published")
+        assert rotate(daemon)["reason"] == "http_5xx"  # this is saved, and with it that the output was written
+        assert daemon.stop() == 0
+    assert life.on_disk()["deliveries"]
+    life.output().unlink()
+    with life.daemon() as daemon:
+        daemon.wait_until(life.token, "the token is published again")
+        assert daemon.shown()["generation"] == 1
+
+
 def test_a_read_only_output_directory_heals_when_it_is_writable_again(life: Life) -> None:
     """E9: a remount as read-only stops the publishing, not the rotation, and is told as what it is."""
     life.server.sandbox.change(access_lifetime=3600)
