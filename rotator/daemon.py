@@ -240,6 +240,14 @@ class Daemon:
             return None
         return replace(state.tokens, expires_at=self._clock.wall(state.tokens.expires_at))
 
+    def lack(self, name: str) -> str:
+        """Say why a credential is not ready; nothing if it is."""
+        credential = self._credentials.get(name)
+        now = self._clock.now()
+        if credential is None or is_ready(credential, now):
+            return ""
+        return why_not_ready(credential, self._assembly.fingerprint, now)
+
     def health(self) -> Health:
         """Answer the probes (invariant 14)."""
         age = time.monotonic() - self._swept_at

@@ -207,6 +207,9 @@ class Desk(Protocol):
     def tokens(self, name: str) -> TokenSet | None:
         """Return the current token set; None if there is none."""
 
+    def lack(self, name: str) -> str:
+        """Say in one line why a credential is not ready; nothing if each required output holds a valid token."""
+
     def health(self) -> Health:
         """Answer the probes."""
 

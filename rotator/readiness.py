@@ -33,7 +33,7 @@ def why_not_ready(credential: Credential, fingerprint: Fingerprinter, now: float
     if shown.standing not in _IN_ORDER:
         return f"{credential.name}: {shown.standing}: {shown.text or shown.reason}"
     stuck = [output for output in shown.outputs if output.failures]
-    return f"{credential.name}: {stuck[0].name}: {stuck[0].text}" if stuck else f"{credential.name}: no valid token yet"
+    return f"{credential.name}: {stuck[0].text}" if stuck else f"{credential.name}: no valid token yet"
 
 
 def in_one_line(credentials: Collection[Credential], now: float) -> tuple[str, str]:

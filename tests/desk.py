@@ -33,6 +33,7 @@ class DataDesk:
             started_at=NOW - 7200.0, sweep_lag_seconds=0.0, under_way=0, clock_jumps_forward=0, clock_jumps_backward=0,
             reloads_good=0, reloads_bad=0, last_reload_good=True, last_reload_at=NOW - 7200.0,
         )  # fmt: skip
+        self.lacks: dict[str, str] = {}
         self.asked: list[tuple[str, str]] = []
 
     def views(self) -> Iterator[CredentialView]:
@@ -44,6 +45,9 @@ class DataDesk:
 
     def tokens(self, name: str) -> TokenSet | None:
         return self.token_sets.get(name)
+
+    def lack(self, name: str) -> str:
+        return self.lacks.get(name, "")
 
     def health(self) -> Health:
         return self.probes

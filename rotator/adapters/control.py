@@ -62,6 +62,7 @@ def make_control_app(desk: Desk, version: str) -> Starlette:
             Route("/v1/status", counter.status),
             Route("/v1/status/{name:path}", counter.status_of),
             Route("/v1/token/{name:path}", counter.token),
+            Route("/v1/ready/{name:path}", counter.ready),
             Route("/v1/health", counter.health),
             Route("/v1/version", counter.version),
             Route("/v1/tickets/{ticket}", counter.ticket),
@@ -109,6 +110,10 @@ class _Counter:
             },
             headers={"Cache-Control": "no-store"},
         )
+
+    async def ready(self, request: Request) -> Response:
+        lack = self._desk.lack(self._find(request).name)
+        return JSONResponse({"ready": not lack, "why": lack})
 
     async def health(self, _: Request) -> Response:
         return JSONResponse(asdict(self._desk.health()))

@@ -50,15 +50,25 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:" if len(lines) > 1 else "Example:", *(f"  {line}" for line in lines)])
 
 
-def timeout_option(default: float) -> Callable[[F], F]:
+class _Seconds(click.FloatRange):
+    """A number of seconds, as `60` or as `60s`."""
+
+    name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = value.removesuffix("s") if isinstance(value, str) else value
+        return super().convert(number, param, ctx)  # type: ignore[arg-type] # it takes text, whatever it says
+
+
+def timeout_option(default: float, help: str = "How long to wait for the daemon's answer.") -> Callable[[F], F]:  # noqa: A002 - click's name
     """Take `--timeout`."""
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0.1),
+        type=_Seconds(min=0.1),
         default=default,
         show_default=True,
         metavar="SECONDS",
-        help="How long to wait for the daemon's answer.",
+        help=help,
     )
 
 
@@ -119,6 +129,13 @@ def is_no_daemon(answer: object) -> bool:
     from rotator.adapters.control_client import NO_DAEMON, ControlProblem
 
     return isinstance(answer, ControlProblem) and answer.reason == NO_DAEMON
+
+
+def is_passing(problem: "ControlProblem") -> bool:
+    """Tell whether the daemon may yet answer: it starts, or is busy."""
+    from rotator.adapters.control_client import NO_ANSWER, NO_DAEMON
+
+    return problem.reason in (NO_ANSWER, NO_DAEMON)
 
 
 def say(line: str) -> None:

@@ -162,6 +162,14 @@ def test_no_answer_but_the_token_holds_a_secret(client: ControlClient) -> None:
         assert_no_secrets(json.dumps(client.get(place)))
 
 
+def test_readiness_is_told_with_what_is_lacking(desk: HeldDesk, client: ControlClient) -> None:
+    """One credential is ready, or there is one line that says what it lacks."""
+    assert client.get("/v1/ready/web") == {"ready": True, "why": ""}
+    desk.lacks["web"] = "web: no valid token yet"
+    assert client.get("/v1/ready/web") == {"ready": False, "why": "web: no valid token yet"}
+    assert isinstance(client.get("/v1/ready/other"), ControlProblem)
+
+
 def test_a_credential_without_token_says_what_to_do(desk: HeldDesk, client: ControlClient) -> None:
     """No token yet is a failure with the reason of the credential."""
     desk.token_sets = {}
