@@ -366,7 +366,9 @@ class Daemon:
                 with credential.lock:
                     credential.plan = plan
                     if credential.state is not None:
-                        credential.state = with_sinks(credential.state, tuple(sink.name for sink in plan.sinks))
+                        # What changed may be what an output holds, or who may write it.
+                        hooks = tuple(sink.name for sink in plan.sink_refs if sink.is_hook)
+                        credential.state = with_sinks(credential.state, hooks)
                 self._wake(credential)
         self._config = config
         self._workers.wake()

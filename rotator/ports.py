@@ -21,6 +21,8 @@ class Problem:
     reason: Reason
     text: str
     """One line: the file or server, what is wrong, the cure. Never a secret."""
+    retry_after: float | None = None
+    """Seconds to wait before the next try, if somebody said so or an earlier one makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,12 @@ class Publisher:
             started = time.monotonic()
             problem = sink.publish(state.tokens)
             seconds = time.monotonic() - started
-            reason, text = (problem.reason, problem.text) if problem else (None, "")
+            reason, text, retry_after = (
+                (problem.reason, problem.text, problem.retry_after) if problem else (None, "", None)
+            )
             with credential.lock:
                 credential.state = transitions.after_publish(
-                    credential.state or state, sink_name, state.tokens, reason, text, self._clock.now()
+                    credential.state or state, sink_name, state.tokens, reason, text, self._clock.now(), retry_after
                 )
                 failures = credential.state.delivery(sink_name).failures
         self._observer.notify(PublishFinished(credential.name, sink_name, problem, state.generation, seconds, failures))

@@ -445,14 +445,22 @@ def retry_now(state: CredentialState, now: float) -> CredentialState:
 
 
 def after_publish(
-    state: CredentialState, sink: str, tokens: TokenSet, reason: Reason | None, text: str, now: float
+    state: CredentialState,
+    sink: str,
+    tokens: TokenSet,
+    reason: Reason | None,
+    text: str,
+    now: float,
+    retry_after: float | None = None,
 ) -> CredentialState:
     """Note how a delivery went; deliveries back off one by one and never cause a token call (case E9)."""
     before = state.delivery(sink)
     if reason is None:
         delivery = Delivery(tokens.generation, now, expires_at=tokens.expires_at)
     else:
-        wait = min(2.0 ** min(before.failures, 10), _DELIVERY_BACKOFF_MAX)
+        wait = max(
+            min(2.0 ** min(before.failures, 10), _DELIVERY_BACKOFF_MAX), min(retry_after or 0.0, _RETRY_AFTER_CAP)
+        )
         delivery = replace(before, failures=before.failures + 1, retry_at=now + wait, reason=reason, text=text)
     return replace(state, deliveries={**state.deliveries, sink: delivery})
 

@@ -384,6 +384,14 @@ def test_a_tampered_output_is_due_again() -> None:
     assert with_sinks(state, ("a", "b")) is state
 
 
+def test_a_delivery_waits_as_long_as_it_is_told_to() -> None:
+    """H26: a failure that only a person can mend, or that names a time, is tried again that late."""
+    state = after_publish(state_of(), "a", token_set(), Reason.FORBIDDEN, "no", AT, 300)
+    assert state.delivery("a").retry_at == AT + 300
+    state = after_publish(state_of(), "a", token_set(), Reason.RATE_LIMITED, "no", AT, 1e9)
+    assert state.delivery("a").retry_at == AT + 900
+
+
 # -- in general ------------------------------------------------------------------------------------
 
 

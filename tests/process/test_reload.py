@@ -45,6 +45,11 @@ def test_a_good_configuration_is_taken_without_dropping_state(long: Life) -> Non
         daemon.wait_until(lambda: other.exists() and long.token("new"), "the new outputs are written")
         assert f"ACCESS_TOKEN='{long.token('home')}'\n" in other.read_text()
         assert [output["name"] for output in daemon.shown("home")["outputs"]] == [str(other)]
+        long.configure(
+            credentials=f'[credentials.home]\noutputs = [{{ path = "{other}", format = "header" }}]\n[credentials.new]'
+        )
+        _reload_by_signal(daemon, "success")
+        daemon.wait_until(lambda: other.read_text().startswith("Authorization"), "the same output in its new form")
         assert daemon.shown("home")["generation"] == 1
         assert long.books == before
         long.configure(credentials="[credentials.home]\n[credentials.away]")
