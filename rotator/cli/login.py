@@ -76,7 +76,7 @@ def login(
 
 def _report(view: dict[str, Any]) -> ExitCode:
     """Print what was got. A bare refresh token brings an access token only with its first refresh."""
-    from rotator.cli import words
+    from rotator.core import words
 
     now = time.time()
     if view["reason"]:

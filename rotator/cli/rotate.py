@@ -58,7 +58,7 @@ def _results(settings: Settings, name: str | None, timeout: float) -> Iterator[t
 
 def _report(name: str, result: Any) -> ExitCode:
     """Print how one rotation went; a view without trouble is a good one."""
-    from rotator.cli import words
+    from rotator.core import words
 
     if not isinstance(result, dict):
         say(f"{name}: {result.text}")

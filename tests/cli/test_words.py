@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from rotator.cli.words import access_clock, block, is_well, last_error, next_step, output_line, refresh_clock
+from rotator.cli.words import block, is_well
 from rotator.core.standing import Standing, span
+from rotator.core.words import access_clock, last_error, next_step, output_line, refresh_clock
 from tests.desk import NOW, OUTPUT, VIEW
 
 
