@@ -17,6 +17,7 @@ import pytest
 # (ptrace forbidden in a container, say) counts as missing. None: only root will do.
 PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "Debian's Python": ("/usr/bin/python3", "-c", "import ensurepip, venv"),
+    "chromium": ("chromium", "--version"),
     "curl": ("curl", "--version"),
     "dpkg-deb": ("dpkg-deb", "--version"),
     "faketime": ("faketime", "-f", "+1d", "true"),

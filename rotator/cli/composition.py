@@ -16,7 +16,7 @@ from rotator.adapters.logs import Fanout, LogObserver, configure
 from rotator.adapters.metrics import Metrics
 from rotator.adapters.serve import Server, listen
 from rotator.adapters.systemd import Systemd
-from rotator.adapters.web import make_app
+from rotator.adapters.web import is_loopback, make_app
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, load
@@ -52,7 +52,10 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
 async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Metrics) -> int:
     """Run the daemon and its servers until it is told to stop; return its exit code."""
     async with contextlib.AsyncExitStack() as stack:
-        await _serve_pages(config, make_app(daemon, metrics), stack, observer)
+        pages = make_app(
+            daemon, metrics, status_page=config.metrics.status_page, own_names_only=is_loopback(config.metrics.host)
+        )
+        await _serve_pages(config, pages, stack, observer)
         await _serve_control(config, make_control_app(daemon, VERSION), stack, observer)
         return await daemon.run()
 

@@ -68,7 +68,7 @@ def _directory(environ: Mapping[str, str], variable: str, default: str) -> Path:
 def metrics_config(table: MetricsTable) -> MetricsConfig:
     """Split the address."""
     host, port = split_listen(table.listen)
-    return MetricsConfig(table.enabled, host, port, table.optional, table.fleet_threshold)
+    return MetricsConfig(table.enabled, host, port, table.status_page, table.optional, table.fleet_threshold)
 
 
 def log_config(table: LogTable) -> LogConfig:

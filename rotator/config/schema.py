@@ -88,8 +88,14 @@ class MetricsTable(Table):
     enabled: bool = Field(default=True, description="Serve `/metrics`, `/livez`, `/readyz` and `/status`.")
     listen: Listen = Field(
         "127.0.0.1:9774",
-        description="Address and port. Nothing secret is served, but there is no access control either.",
+        description="Address and port. Nothing secret is served, but there is no access control either. A loopback "
+        "address answers to no other host names than `localhost` and IP addresses.",
         examples=["127.0.0.1:9774", "[::1]:9774", "0.0.0.0:9774"],
+    )
+    status_page: bool = Field(
+        default=True,
+        description="Serve the status page for people at `/`, too: names, states, output paths and error texts, for "
+        "whoever reaches the address.",
     )
     optional: bool = Field(
         default=False, description="Start even if the port is taken; the daemon then runs without metrics and says so."

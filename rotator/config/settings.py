@@ -53,6 +53,7 @@ class MetricsConfig:
     enabled: bool
     host: str
     port: int
+    status_page: bool
     optional: bool
     """A port in use is no reason not to start."""
     fleet_threshold: int

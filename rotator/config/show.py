@@ -43,6 +43,7 @@ def show(config: Config) -> str:
         "metrics",
         enabled=metrics.enabled,
         listen=f"{host}:{metrics.port}",
+        status_page=metrics.status_page,
         optional=metrics.optional,
         fleet_threshold=metrics.fleet_threshold,
     )

@@ -66,6 +66,8 @@ def next_step(view: View, now: float) -> str:
         return "a refresh is under way"
     if view["standing"] == "state_unreadable":
         return "put the state in order, as said below"
+    if view["unsaved"]:
+        return "save the newest tokens, which only memory holds; tried each second"
     if view["next_at"] is None:
         return login
     what = _NEXT.get(str(view["next_why"]), str(view["next_why"]))

@@ -9,10 +9,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -23,64 +21,10 @@ from rotator.adapters.serve import Server, listen
 from rotator.adapters.web import make_app
 from rotator.core.model import Reason, TokenSet
 from rotator.ports import Problem
+from tests.adapters.site import PATIENCE, served
 from tests.desk import NOW, VIEW, DataDesk
 from tests.fakes import FixedClock
 from tests.secrets_scan import planted, secrets_in
-
-PATIENCE = 10.0
-
-
-class Site:
-    """A served app and its address."""
-
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, port: int) -> None:
-        self.server, self.loop, self.port = server, loop, port
-
-    def get(self, path: str, timeout: float = PATIENCE, **headers: str) -> tuple[int, str, bytes]:
-        """Return status, content type and body."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        with contextlib.closing(connection):
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            return response.status, response.headers.get("content-type", ""), response.read()
-
-    def connect(self, sent: bytes = b"") -> socket.socket:
-        """Open a connection by hand and send some bytes."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-        client.sendall(sent)
-        return client
-
-    def stop(self) -> float:
-        """Stop the server; return how long that took in seconds."""
-        started = time.monotonic()
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop).result(PATIENCE)
-        return time.monotonic() - started
-
-
-@contextlib.contextmanager
-def served(app: ASGIApp, **limits: float) -> Iterator[Site]:
-    """Serve an app from a loop in another thread until the end of the block."""
-    listener = listen("127.0.0.1", 0)
-    assert isinstance(listener, socket.socket), listener
-    port = listener.getsockname()[1]
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def start() -> Server:
-        server = Server(app, listener, **limits)  # type: ignore[arg-type]
-        await server.start()
-        return server
-
-    site = Site(asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE), loop, port)
-    try:
-        yield site
-    finally:
-        site.stop()
-        asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result(PATIENCE)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(PATIENCE)
-        loop.close()
 
 
 def app_of(desk: DataDesk) -> ASGIApp:
@@ -157,7 +101,7 @@ def test_no_page_shows_a_secret() -> None:
     tokens = TokenSet(4, planted("access"), planted("refresh"), planted("id"), "Bearer", "", NOW, NOW + 60, NOW, None)
     desk.token_sets["web"] = tokens
     with served(app_of(desk)) as site:
-        for path in ("/", "/metrics", "/livez", "/readyz", "/status"):
+        for path in ("/", "/credentials/web", "/metrics", "/livez", "/readyz", "/status"):
             status, _, body = site.get(path)
             assert (status, secrets_in(body.decode())) == (200, [])
 
