@@ -29,7 +29,7 @@ EXAMPLE: Final = """\
 
 [log]
 # level = "info"
-# format = "auto"                              # text on a terminal, else JSON
+# format = "auto"                              # text on a terminal and in the journal, else JSON
 
 [defaults]
 # What the credentials have in common. Each of them may set the same keys.

@@ -31,13 +31,14 @@ once; an unknown key is an error. `rotator check` tries a configuration, `rotato
 prints what came of it, `rotator reload` takes it into use; a bad one is refused and changes nothing.
 
 **Text** in the tables below is {SOURCE_FORMS}.
-`credential` is a file in systemd's `$CREDENTIALS_DIRECTORY`; a command runs without a shell, has
-10 s, and its output counts. Secrets (`client_secret`, `seed`, `extra`, `webhook`) are read again on
-each use, all other texts when the configuration is loaded. One line end at the end of a value is
-cut off; any other control character is an error. Nothing is expanded: `$` is a dollar sign. A file
-must belong to its owner alone (mode 0600), unless it lies in `$CREDENTIALS_DIRECTORY` or in a
-Kubernetes volume, which keep others out by themselves. `{{name}}` stands for the credential's name
-in the places of secrets, in output paths and in hooks.
+`credential` is a file in systemd's `$CREDENTIALS_DIRECTORY`, which is filled when the unit starts:
+a credential that is changed later needs a restart, where a `file` needs nothing. A command runs
+without a shell, has 10 s, and its output counts. Secrets (`client_secret`, `seed`, `extra`,
+`webhook`) are read again on each use, all other texts when the configuration is loaded. One line
+end at the end of a value is cut off; any other control character is an error. Nothing is expanded:
+`$` is a dollar sign. A file must belong to its owner alone (mode 0600), unless it lies in
+`$CREDENTIALS_DIRECTORY` or in a Kubernetes volume, which keep others out by themselves. `{{name}}`
+stands for the credential's name in the places of secrets, in output paths and in hooks.
 
 **Duration** is {GRAMMAR}.
 """

@@ -112,7 +112,9 @@ class LogTable(Table):
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe level to write.")
     format: Literal["auto", "json", "text"] = Field(
-        "auto", description="`auto` writes text to a terminal and JSON lines to everything else."
+        "auto",
+        description="`auto` writes text to a terminal and to systemd's journal, and JSON lines to everything else. "
+        "The journal is given priorities and no times, in either format.",
     )
 
 

@@ -228,9 +228,9 @@ def test_text_lines() -> None:
     )
 
 
-@pytest.mark.parametrize("format_", ["json", "text"])
+@pytest.mark.parametrize("format_", ["json", "text", "auto"])
 def test_the_journal_gets_priorities_and_no_times(format_: str) -> None:
-    """Under systemd each line has its priority, a traceback's too, and the journal adds the time."""
+    """Each line has its priority, a traceback's too, the journal adds the time; `auto` is text, for people read it."""
     code = """
     try:
         raise ValueError("oops")
@@ -243,7 +243,7 @@ def test_the_journal_gets_priorities_and_no_times(format_: str) -> None:
     *broken, fine = log_of(prelude % format_ + textwrap.dedent(code))
     assert [line[:3] for line in broken] == ["<3>"] * len(broken)
     assert fine.startswith('<6>{"level": "info", ' if format_ == "json" else "<6>INFO     refreshed: ")
-    assert (len(broken) > 3) == (format_ == "text")
+    assert (len(broken) > 3) == (format_ != "json")
 
 
 def test_another_processes_journal_is_not_ours() -> None:

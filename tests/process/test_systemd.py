@@ -168,6 +168,21 @@ def test_nothing_inherits_the_way_to_systemd(life: Life, ear: Ear) -> None:
     assert ear.all("READY") == ["READY=1"]
 
 
+def test_client_secret_and_seed_may_be_systemd_credentials(life: Life) -> None:
+    """I5, I8: files of mode 0440 in $CREDENTIALS_DIRECTORY are all that is needed; `status` does without them."""
+    directory = life.directory / "credentials"
+    directory.mkdir()
+    for name, text in (("client-secret", CLIENT_SECRET), ("seed-home", life.sandbox.issue()["refresh_token"])):
+        (directory / name).write_text(text)
+        (directory / name).chmod(0o440)
+    secret, seed = '{ credential = "client-secret" }', '{ credential = "seed-{name}" }'
+    life.configure(credentials=f"[credentials.home]\nclient_secret = {secret}\nseed = {seed}")
+    with life.daemon(environment={"CREDENTIALS_DIRECTORY": str(directory)}) as daemon:
+        daemon.wait_until(life.has_good_token, "the seed has brought a token")
+        assert life.run("status").returncode == 0
+        assert life.run("wait", "home").returncode == 0
+
+
 def test_a_way_to_systemd_that_leads_nowhere_is_told_and_borne(life: Life) -> None:
     """A NOTIFY_SOCKET that is gone is a warning; the daemon works as ever and ends well."""
     life.put_pair(age=0, lifetime=3600)

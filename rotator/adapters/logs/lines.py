@@ -26,12 +26,12 @@ _KNOWN: Final = frozenset(RESERVED_ATTRS) | {"message", "taskName"}
 
 
 def configure(level: Literal["debug", "info", "warning", "error"], format: Literal["auto", "json", "text"]) -> None:  # noqa: A002 - the setting's name
-    """Log to stderr from now on, at this level; may be called again. `auto`: text on a terminal, else JSON.
+    """Log to stderr from now on, at this level; may be called again. `auto`: text where people read along, else JSON.
 
     What is read by systemd's journal gets no time, for the journal adds it, but a priority.
     """
     journal = _is_journal(sys.stderr.fileno(), os.environ.get("JOURNAL_STREAM", ""))
-    as_text = format == "text" or (format == "auto" and sys.stderr.isatty())
+    as_text = format == "text" or (format == "auto" and (journal or sys.stderr.isatty()))
     lines = _Stderr(sys.stderr)
     lines.setFormatter(_Text(journal) if as_text else _Json(journal))
     root, number = logging.getLogger(), logging.getLevelNamesMapping()[level.upper()]
