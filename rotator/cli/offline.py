@@ -35,7 +35,12 @@ class _ToStandardError:
 
 
 @contextlib.contextmanager
-def _store(config: Config) -> Iterator[FileStore]:
+def _store(config: Config, *, looking: bool = False) -> Iterator[FileStore]:
+    """Open the store. Whoever is only `looking` makes no directory: it would belong to the wrong user."""
+    directory = config.daemon.state_directory
+    if looking and not directory.exists():
+        text = f"{directory} does not exist: no daemon has run and nobody has logged in yet; start it with: rotator run"
+        raise Stop(ExitCode.UNAVAILABLE, text)
     store = FileStore.open(config.daemon.state_directory, config.daemon.spill_directory)
     if isinstance(store, Problem):
         if store.reason is Reason.BUSY_TARGET:
@@ -61,7 +66,7 @@ def named(config: Config, name: str | None) -> Mapping[str, CredentialConfig]:
 def views(config: Config, name: str | None) -> list[dict[str, Any]]:
     """Show the saved states. Needs no client secret (case I8)."""
     chosen = named(config, name)
-    with _store(config) as store:
+    with _store(config, looking=True) as store:
         return [_view(store, one, chosen[one]) for one in sorted(chosen)]
 
 
@@ -98,7 +103,7 @@ def _output(output: OutputConfig, name: str, state: CredentialState) -> dict[str
 def token(config: Config, name: str) -> dict[str, Any]:
     """Return the saved access token and what belongs to it."""
     named(config, name)
-    with _store(config) as store:
+    with _store(config, looking=True) as store:
         loaded = store.load(name)
     if isinstance(loaded, Problem):
         raise Stop(code_of(loaded.reason), loaded.text)

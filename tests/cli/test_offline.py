@@ -291,3 +291,16 @@ def test_run_once_tells_a_dead_grant_from_a_passing_failure(rotator: Place, serv
     assert rotator("run", "--once").code == 75
     rotator.configure("no_such_key = 1")
     assert rotator("run", "--once").code == 78
+
+
+def test_looking_makes_no_state_directory(rotator: Place) -> None:
+    """Whoever only looks, root for instance, does not make a directory that the daemon could then not write to."""
+    rotator.state.rmdir()
+    for command in (["status"], ["token", "home"]):
+        run = rotator(*command)
+        assert run.code == 69
+        assert run.lines[-1] == (
+            f"rotator: {rotator.state} does not exist: no daemon has run and nobody has logged in yet;"
+            " start it with: rotator run"
+        )
+        assert not rotator.state.exists()
