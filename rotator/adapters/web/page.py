@@ -22,7 +22,7 @@ from starlette.routing import Route
 from rotator import VERSION
 from rotator.adapters.web.show import clock_time, iso, shown, utc
 from rotator.adapters.web.survey import PAGE_SIZE, SORTS, Level, Question, survey
-from rotator.core.words import span
+from rotator.core.standing import span
 from rotator.ports import Desk
 
 if TYPE_CHECKING:
