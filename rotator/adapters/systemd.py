@@ -41,7 +41,8 @@ class Systemd:
             self._watchdog = int(microseconds) / 1e6 or math.inf
         self._ping_at = math.inf if self._watchdog == math.inf else -math.inf
         self._told_at = -math.inf
-        self._standing = self._line = ""
+        self._told = ("", False)
+        self._line = ""
         self._unsent: dict[str, object] = {}
 
     def close(self) -> None:
@@ -78,11 +79,12 @@ class Systemd:
             self._send()
 
     def tell(self, standing: str, outlook: str) -> None:
-        """Show how things stand and what comes next; if only the latter has changed, once a minute will do."""
+        """Show how things stand and what comes next; if only the latter is another one, once a minute will do."""
         line, now = ", ".join(filter(None, (standing, outlook))), time.monotonic()
-        if line == self._line or (standing == self._standing and now - self._told_at < _STATUS_SECONDS):
+        told = standing, bool(outlook)
+        if line == self._line or (told == self._told and now - self._told_at < _STATUS_SECONDS):
             return
-        self._standing, self._line, self._told_at = standing, line, now
+        self._told, self._line, self._told_at = told, line, now
         self._send(STATUS=line)
 
     def reloading(self) -> None:

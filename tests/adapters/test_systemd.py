@@ -105,16 +105,18 @@ def test_the_watchdog_is_fed_as_often_as_it_asks(
 
 
 def test_a_line_that_only_grows_more_exact_waits_a_minute(address: str) -> None:
-    """The same line is told once, a new outlook after a minute, a new standing at once."""
+    """The same line is told once, the first outlook and a new standing at once, another outlook after a minute."""
     with listening(address) as ear, speaking(address) as systemd:
         systemd.tell("3 credentials", "")
         systemd.tell("3 credentials", "")
+        systemd.tell("3 credentials", "next refresh home in 42 min")
         systemd.tell("3 credentials", "next refresh home in 41 min")
         systemd.tell("3 credentials, 1 is failing (away)", "next refresh home in 41 min")
         systemd.ready()
         wait_until(lambda: ear.all("READY"), "the last message")
     assert ear.all("STATUS") == [
         "STATUS=3 credentials",
+        "STATUS=3 credentials, next refresh home in 42 min",
         "STATUS=3 credentials, 1 is failing (away), next refresh home in 41 min",
     ]
 

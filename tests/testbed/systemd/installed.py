@@ -19,7 +19,7 @@ from tests.testbed.systemd.machine import Machine, new_machine
 UNIT: Final = "rotator.service"
 UNITS: Final = ROOT / "systemd"
 READERS: Final = "rotator-readers"
-_POLICY: Final = 'refresh = { jitter = 0.0, backoff_initial = "500ms", confirm_after = "1s", replay_window = "5s" }'
+_POLICY: Final = 'refresh = { jitter = 0.0, backoff_initial = "500ms", confirm_after = "1s", replay_window = "1m" }'
 
 
 class Installed:
@@ -33,7 +33,7 @@ class Installed:
             shutil.copy(unit, machine.disk / "usr/lib/systemd/system")
         machine.write("/usr/lib/sysusers.d/rotator.conf", (UNITS / "sysusers.d" / "rotator.conf").read_text())
         self.write_secret(CLIENT_SECRET)
-        self.configure(defaults="client_secret = { credential = 'client-secret' }")
+        self.configure()
         self.drop_in("credentials", "LoadCredential=client-secret:/etc/rotator/client-secret")
 
     # -- configuration -----------------------------------------------------------------------------
@@ -42,19 +42,34 @@ class Installed:
         """Write the file that the client secret is loaded from: it is root's own."""
         self.machine.write("/etc/rotator/client-secret", text, 0o600)
 
-    def configure(self, *, daemon: str = "", defaults: str = "", credentials: str = f"[credentials.{NAME}]") -> None:
+    def configure(
+        self,
+        *,
+        daemon: str = "",
+        metrics: str = "",
+        log: str = "",
+        defaults: str = "",
+        credentials: str = f"[credentials.{NAME}]",
+        secret: str = 'credential = "client-secret"',
+        server: str = "",
+        path: str = "/etc/rotator/rotator.toml",
+    ) -> None:
         """Write the configuration; the texts are TOML for their tables."""
         host, port = self.metrics_address
         self.machine.write(
-            "/etc/rotator/rotator.toml",
+            path,
             f"""
             [daemon]
             {daemon}
             [metrics]
             listen = "{host}:{port}"
+            {metrics}
+            [log]
+            {log}
             [defaults]
-            token_url = "{self.server.url}/v2/token"
+            token_url = "{server or self.server.url}/v2/token"
             client_id = "sandbox-client"
+            client_secret = {{ {secret} }}
             refresh_token_lifetime = "30d"
             outputs = [{{ path = "/run/rotator/{{name}}.token", group = "{READERS}" }}]
             {_POLICY}
@@ -89,6 +104,10 @@ class Installed:
     def state(self) -> str:
         """Return how systemd sees the unit, e.g. `active` or `failed`."""
         return self.machine.show(UNIT, "ActiveState")["ActiveState"]
+
+    def says(self) -> str:
+        """Return the status line that the daemon has given."""
+        return self.machine.show(UNIT, "StatusText")["StatusText"]
 
     def restarts(self) -> int:
         """Return how often systemd has started the daemon again."""
@@ -128,6 +147,11 @@ class Installed:
     def token_file(self, name: str = NAME) -> Path:
         """Return the path of a credential's output, seen from here."""
         return self.machine.root / f"run/rotator/{name}.token"
+
+    def token_stamp(self) -> tuple[int, int]:
+        """Return what changes when the output is written."""
+        status = self.token_file().stat()
+        return status.st_ino, status.st_mtime_ns
 
     def has_good_token(self, name: str = NAME) -> bool:
         """Tell whether the sandbox accepts what a consumer reads."""

@@ -1,0 +1,86 @@
+"""Everything that the daemon does, done under the whole hardening of its unit; and what it keeps from it."""
+
+import pytest
+
+from tests.needs import needs
+from tests.process.rig import CLIENT_SECRET, wait_until
+from tests.testbed.systemd.installed import UNIT, Installed
+
+HOOK = r"""#!/bin/sh
+# What a hook can do and what it cannot: each line that begins with "can" is one finding.
+exec >/run/rotator/hook 2>&1
+can() { echo "can $*"; }
+grep -E '^(Seccomp|NoNewPrivs|CapEff|CapBnd):' /proc/self/status
+[ "$(id -un)" = rotator ] && can be rotator
+[ -z "$NOTIFY_SOCKET$WATCHDOG_USEC$CREDENTIALS_DIRECTORY" ] || can see what is the daemon\'s alone
+[ -n "$(cat /run/rotator/home.token)" ] && can read the token
+curl --silent --output /dev/null "$1" && can use the network
+for place in /etc /usr /var /var/lib /root /home /boot; do touch $place/x && can write to $place; done
+ls /root && can look into /root
+ls /proc/1 && can see other processes
+ls /dev/kmsg && can see devices
+unshare --user true && can make namespaces
+chmod u+s /run/rotator/hook && can make setuid programs
+/usr/bin/python3 -c 'import mmap; mmap.mmap(-1, 4096, prot=7)' && can write code
+/usr/bin/python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)' && can open raw sockets
+echo the end
+"""
+
+
+@pytest.fixture
+def hooked(installed: Installed) -> Installed:
+    """A daemon with each kind of output and hook, and a client secret from a command."""
+    needs("curl")
+    installed.machine.write("/usr/local/bin/hook", HOOK, 0o755)
+    installed.configure(
+        secret='command = ["/bin/cat", "/etc/rotator/own-secret"]',
+        defaults=f"""
+        hooks = [
+          {{ command = ["/usr/local/bin/hook", "{installed.server.url}/sandbox/books"] }},
+          {{ webhook = "{installed.server.url}/sandbox/issue" }},
+        ]
+        """,
+    )
+    installed.machine.write("/etc/rotator/own-secret", CLIENT_SECRET)
+    return installed
+
+
+def test_all_works_under_the_hardening_and_nothing_more(hooked: Installed) -> None:
+    """Login, rotation, outputs, hooks, reload work; what no part of it needs is refused to all of it."""
+    hooked.start()
+    hooked.login()
+    assert hooked.rotate()["generation"] == 2
+    hooked.machine.run("systemctl", "reload", UNIT)
+    hooked.wait_for_generation(2)
+    found = hooked.machine.root / "run/rotator/hook"
+    hooked.wait_until(lambda: found.exists() and found.read_text().endswith("the end\n"), "the hook has run")
+    said = found.read_text().splitlines()
+    assert [line for line in said if line.startswith("can ")] == [
+        "can be rotator", "can read the token", "can use the network",
+    ]  # fmt: skip
+    assert {"Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"} <= set(said)
+    assert [output["text"] for output in hooked.shown()["outputs"] if output["failures"]] == []
+
+
+def test_no_system_call_that_the_daemon_makes_is_refused(hooked: Installed) -> None:
+    """Traced through login, rotation, outputs, hooks, a reload and the stop: nothing meets EPERM."""
+    needs("strace attach")
+    machine = hooked.machine
+    machine.write("/usr/local/bin/hook", "#!/bin/sh\ncurl --silent $1 | sort >/run/rotator/hook\n", 0o755)
+    hooked.start()
+    trace = ("strace", "-f", "-qq", "-o", "/var/log/trace", "-p", str(hooked.main_pid()))
+    machine.run("systemd-run", "--unit=tracer", "--property=KillMode=mixed", *trace)
+    hooked.wait_until(lambda: "TracerPid:\t0" not in _status(hooked), "it is traced")
+    hooked.login()
+    hooked.rotate()
+    machine.run("systemctl", "reload", UNIT)
+    machine.run("systemctl", "stop", UNIT)
+    wait_until(lambda: machine.show("tracer", "ActiveState")["ActiveState"] != "active", "the tracer has ended")
+    calls = (machine.disk / "var/log/trace").read_text(errors="replace")
+    assert "fchown(" in calls
+    refused = [line for line in calls.splitlines() if "EPERM" in line]
+    assert refused == []
+
+
+def _status(installed: Installed) -> str:
+    return (installed.machine.root / f"proc/{installed.main_pid()}/status").read_text()

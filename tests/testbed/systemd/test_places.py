@@ -1,0 +1,116 @@
+"""Directories that are full, or that belong to somebody else."""
+
+import pytest
+
+from tests.process.rig import CLIENT_SECRET, PASSWORD, USERNAME
+from tests.testbed.systemd.installed import UNIT, Installed
+
+STATE = "/var/lib/rotator"
+
+
+def owner_and_mode(installed: Installed, path: str) -> str:
+    """Return what `ls` shows of a path, e.g. `rotator:rotator 700`."""
+    return installed.machine.run("stat", "--format=%U:%G %a", path).stdout.strip()
+
+
+def test_a_full_state_directory_costs_no_refresh_token(installed: Installed) -> None:
+    """Full before the start and during it: nothing is sent, nobody is restarted, the status says so; room heals it."""
+    machine = installed.machine
+    machine.run("mkdir", STATE)
+    machine.run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", STATE)
+    installed.start()
+    installed.login()
+    machine.run("sh", "-c", f"cat /dev/zero >{STATE}/filler; chmod 600 {STATE}/filler", check=False)
+    machine.run("systemctl", "restart", UNIT)
+    shown = installed.rotate()
+    assert shown["generation"] == 1
+    assert "ENOSPC" in shown["text"]
+    assert installed.has_good_token()
+    assert installed.books.token_requests == {"granted": 1}
+    installed.wait_until(lambda: "1 is failing (home)" in installed.says(), "the status tells")
+    assert (installed.state(), installed.restarts()) == ("active", 0)
+    machine.run("rm", f"{STATE}/filler")
+    assert installed.rotate()["generation"] == 2
+    machine.run("systemctl", "stop", UNIT)
+    machine.run("umount", STATE)
+
+
+def test_directories_have_the_modes_that_their_users_need(installed: Installed) -> None:
+    """The state is the daemon's alone, the runtime directory can be passed through, the socket is the group's."""
+    installed.start()
+    installed.login()
+    assert owner_and_mode(installed, STATE) == "rotator:rotator 700"
+    assert owner_and_mode(installed, f"{STATE}/home.json") == "rotator:rotator 600"
+    assert owner_and_mode(installed, "/run/rotator") == "rotator:rotator 711"
+    assert owner_and_mode(installed, "/run/rotator/rotator.sock") == "rotator:rotator 660"
+    assert owner_and_mode(installed, "/run/rotator/home.token") == "rotator:rotator-readers 640"
+
+
+def test_wrong_owners_and_modes_are_put_right_by_the_start(installed: Installed) -> None:
+    """A state directory that was restored as root and open to all is the daemon's alone again."""
+    installed.start()
+    installed.login()
+    installed.machine.run("systemctl", "stop", UNIT)
+    installed.machine.run("chown", "-R", "root:", STATE, "/run/rotator")
+    installed.machine.run("chmod", "777", STATE, "/run/rotator")
+    installed.start()
+    assert owner_and_mode(installed, STATE) == "rotator:rotator 700"
+    assert owner_and_mode(installed, "/run/rotator") == "rotator:rotator 711"
+    assert installed.rotate()["generation"] == 2
+    assert installed.has_good_token()
+
+
+def test_a_state_file_of_somebody_else_is_told_with_the_cure_and_kept(installed: Installed) -> None:
+    """One file belongs to root: the daemon is up, says what to do, and asks nobody to log in for it."""
+    installed.start()
+    installed.login()
+    installed.machine.run("systemctl", "stop", UNIT)
+    installed.machine.run("chown", "root:", f"{STATE}/home.json")
+    installed.start()
+    installed.wait_until(lambda: "cannot read the state" in installed.log(), "it is told")
+    assert installed.shown()["standing"] == "state_unreadable"
+    installed.machine.run("chown", "rotator:", f"{STATE}/home.json")
+    assert installed.rotate()["generation"] == 2
+
+
+def test_what_root_does_without_the_daemon_stays_the_daemons(installed: Installed) -> None:
+    """A login by root while the service is stopped leaves files that the service can use."""
+    installed.start()
+    installed.machine.run("systemctl", "stop", UNIT)
+    installed.configure(secret=f'command = ["/bin/echo", "{CLIENT_SECRET}"]')
+    installed.login()
+    installed.start()
+    installed.wait_for_generation(1)
+    assert owner_and_mode(installed, f"{STATE}/home.json") == "rotator:rotator 600"
+
+
+@pytest.mark.parametrize(("mode", "cure"), [("644", "chmod 600"), ("000", "let the user with id")])
+def test_a_secret_file_with_a_wrong_mode_is_told_with_the_cure(installed: Installed, mode: str, cure: str) -> None:
+    """A client secret that others may read, or that the daemon may not: no request, one line; the right mode heals."""
+    machine = installed.machine
+    installed.configure(secret='file = "/etc/rotator/own-secret"')
+    machine.write("/etc/rotator/own-secret", CLIENT_SECRET, 0o600)
+    machine.run("chown", "rotator:", "/etc/rotator/own-secret")
+    installed.start()
+    installed.login()
+    machine.run("chmod", mode, "/etc/rotator/own-secret")
+    shown = installed.rotate()
+    assert cure in shown["text"]
+    assert installed.books.token_requests == {"granted": 1}
+    machine.run("chmod", "600", "/etc/rotator/own-secret")
+    installed.wait_for_generation(2)
+
+
+def test_whoever_is_in_the_group_uses_the_socket_and_needs_no_secret(installed: Installed) -> None:
+    """I8: status, reload and login by a member of the group, who can read neither credentials nor state."""
+    machine = installed.machine
+    machine.run("useradd", "--system", "--groups=rotator", "desk")
+    machine.run("useradd", "--system", "stranger")
+    installed.start()
+    login = ("rotator", "login", "home", "--username", USERNAME, "--password-stdin")
+    machine.run(*login, stdin=PASSWORD, user="desk")
+    for command in ("status", "reload"):
+        machine.run("rotator", command, user="desk")
+        refused = machine.run("rotator", command, user="stranger", check=False)
+        assert refused.returncode == 77
+        assert "this user may not use the control socket" in refused.stderr
