@@ -99,8 +99,11 @@ def control_socket(settings: Settings) -> Path:
         return load_config(settings).daemon.control_socket
     if isinstance(socket, str):
         return Path(socket)
-    environment = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    return Path(str(runtime or environment or "/run/rotator"), "rotator.sock")
+    if isinstance(runtime, str):
+        return Path(runtime, "rotator.sock")
+    # The variable may be another unit's, such as a consumer's that waits for its token.
+    own = Path(os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0], "rotator.sock")
+    return own if own.is_absolute() and os.access(own, os.F_OK) else Path("/run/rotator/rotator.sock")
 
 
 def client_of(settings: Settings, timeout: float) -> "ControlClient":

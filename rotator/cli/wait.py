@@ -30,10 +30,10 @@ def wait(settings: Settings, name: str, timeout: float) -> None:
     """
     from rotator.adapters.control_client import ControlProblem, path_of
 
-    client, path = client_of(settings, min(_ANSWER_SECONDS, timeout)), path_of("ready", name)
+    path = path_of("ready", name)
     deadline = time.monotonic() + timeout
     while True:
-        answer = client.get(path)
+        answer = client_of(settings, min(_ANSWER_SECONDS, timeout)).get(path)
         if not isinstance(answer, ControlProblem):
             if answer["ready"]:
                 return

@@ -178,11 +178,12 @@ def test_a_bug_is_a_line_and_a_traceback_only_on_request(rotator: Place) -> None
     ("daemon", "environment", "expected"),
     [
         ("", {}, "/run/rotator/rotator.sock"),
-        ("", {"RUNTIME_DIRECTORY": "/run/a:/run/b"}, "/run/a/rotator.sock"),
+        ("", {"RUNTIME_DIRECTORY": "{run}:/run/b"}, "{run}/rotator.sock"),
+        ("", {"RUNTIME_DIRECTORY": "/run/another-unit"}, "/run/rotator/rotator.sock"),
         ('runtime_directory = "/run/c"', {"RUNTIME_DIRECTORY": "/run/a"}, "/run/c/rotator.sock"),
         ('runtime_directory = "/run/c"\ncontrol_socket = "/s"', {}, "/s"),
         ('control_socket = { env = "PLACE" }', {"PLACE": "/e"}, "/e"),
-        ("[nonsense", {"RUNTIME_DIRECTORY": "/run/a"}, "/run/a/rotator.sock"),
+        ("[nonsense", {"RUNTIME_DIRECTORY": "{run}"}, "{run}/rotator.sock"),
     ],
 )
 def test_the_socket_is_where_the_daemon_puts_it(
@@ -192,10 +193,11 @@ def test_the_socket_is_where_the_daemon_puts_it(
     for name in ("RUNTIME_DIRECTORY", "PLACE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.replace("{run}", str(tmp_path)))
+    (tmp_path / "rotator.sock").touch()
     config = tmp_path / "rotator.toml"
     config.write_text(f"[daemon]\n{daemon}\n")
-    assert control_socket(Settings(config)) == Path(expected)
+    assert control_socket(Settings(config)) == Path(expected.replace("{run}", str(tmp_path)))
 
 
 def test_conf_d_is_looked_at_for_the_socket(tmp_path: Path) -> None:
