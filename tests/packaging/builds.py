@@ -17,7 +17,7 @@ from tests.process.rig import ROOT
 DEBIAN_PYTHON: Final = "/usr/bin/python3"
 EARLIER: Final = "0.0.9"
 """The version to upgrade from: older than any that is built here."""
-_SETTINGS: Final = re.compile("PYTHON|PIP_|VIRTUAL_ENV|MAKE|DESTDIR|PREFIX")
+_SETTINGS: Final = re.compile("PYTHON|VIRTUAL_ENV|MAKE|DESTDIR|PREFIX")
 
 
 @dataclass(frozen=True, slots=True)
