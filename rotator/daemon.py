@@ -138,8 +138,8 @@ class Daemon:
         self._assembly.stopping.set()
         patience = self._config.daemon.drain_timeout
         under_way = self._agenda.under_way
-        text = f"{under_way} token requests are under way; their answers are waited for"
-        self._systemd.stopping(f"stopping: {text}" if under_way else "stopping", patience + _LAST_SAVES_SECONDS)
+        text = f"token requests under way, whose answers are waited for: {under_way}"
+        self._systemd.stopping(f"stopping; {text}" if under_way else "stopping", patience + _LAST_SAVES_SECONDS)
         self._notify(Notice("stopping", text))
         if not await asyncio.get_running_loop().run_in_executor(self._helpers, self._agenda.wait_idle, patience):
             self._assembly.abort_all()
