@@ -16,7 +16,8 @@ def credential(name: str, **changes: object) -> CredentialView:
     well = replace(
         VIEW, name=name, issued_at=NOW - 14 * MINUTE, expires_at=NOW + 46 * MINUTE, next_at=NOW + 24 * MINUTE,
         last_attempt_at=NOW - 14 * MINUTE, last_success_at=NOW - 14 * MINUTE, generation=1482,
-        refresh_issued_at=NOW - 14 * MINUTE, refresh_expires_at=NOW + 30 * DAY - 14 * MINUTE, outputs=(_FILE,),
+        refresh_issued_at=NOW - 14 * MINUTE, refresh_life_began_at=NOW - 14 * MINUTE,
+        refresh_expires_at=NOW + 30 * DAY - 14 * MINUTE, outputs=(_FILE,),
     )  # fmt: skip
     return replace(well, **changes)  # type: ignore[arg-type]
 
@@ -39,7 +40,8 @@ def each_state() -> tuple[CredentialView, ...]:
     }  # fmt: skip
     no_token = {
         "standing": Standing.LOGIN_REQUIRED, "generation": 0, "issued_at": None, "expires_at": None, "next_at": None,
-        "refresh_issued_at": None, "refresh_expires_at": None, "last_attempt_at": None, "last_success_at": None,
+        "refresh_issued_at": None, "refresh_expires_at": None, "refresh_life_began_at": None,
+        "last_attempt_at": None, "last_success_at": None,
         "next_why": Reason.LOGIN_REQUIRED, "access_token_fingerprint": "", "refresh_token_fingerprint": "",
         "outputs": (replace(_FILE, current=False, generation=0, delivered_at=None, expires_at=None),),
     }  # fmt: skip
@@ -50,11 +52,20 @@ def each_state() -> tuple[CredentialView, ...]:
         credential("household-eindhoven", **dead),
         credential("household-gouda", **no_token),
         credential(
-            "household-haarlem", standing=Standing.SUSPECT, failures=1, next_why="retry", next_at=NOW + 8,
-            reason=Reason.INVALID_GRANT, text="Token is not active",
+            "household-haarlem",
+            standing=Standing.SUSPECT,
+            failures=1,
+            next_why="retry",
+            next_at=NOW + 8,
+            reason=Reason.INVALID_GRANT,
+            text="Token is not active",
         ),
         credential(
-            "household-leiden", unsaved=True, reason=Reason.NO_SPACE, text="/var/lib/rotator is full; make room",
+            "household-leiden",
+            unsaved=True,
+            save_failing=True,
+            reason=Reason.NO_SPACE,
+            text="/var/lib/rotator is full; make room",
         ),
         credential(
             "household-nijmegen",
@@ -66,24 +77,51 @@ def each_state() -> tuple[CredentialView, ...]:
             ),
         ),
         credential(
-            "household-roermond", standing=Standing.AMBIGUOUS, failures=1, next_why="replay", next_at=NOW + 2,
-            reason=Reason.READ_TIMEOUT, text="no answer within 60 s; it may have been carried out",
+            "household-roermond",
+            standing=Standing.AMBIGUOUS,
+            failures=1,
+            next_why="replay",
+            next_at=NOW + 2,
+            reason=Reason.READ_TIMEOUT,
+            text="no answer within 60 s; it may have been carried out",
         ),
         credential(
-            "household-tilburg", standing=Standing.REFUSED, failures=2, next_why="retry", next_at=NOW + 11 * MINUTE,
-            reason=Reason.INVALID_CLIENT, text="Client authentication failed.",
+            "household-tilburg",
+            standing=Standing.REFUSED,
+            failures=2,
+            next_why="retry",
+            next_at=NOW + 11 * MINUTE,
+            reason=Reason.INVALID_CLIENT,
+            text="Client authentication failed.",
         ),
-        credential("household-utrecht", refresh_issued_at=NOW - 26 * DAY, refresh_expires_at=NOW + 4 * DAY + HOUR),
+        credential("household-utrecht", refresh_life_began_at=NOW - 26 * DAY, refresh_expires_at=NOW + 4 * DAY + HOUR),
         credential("household-venlo", refreshing=True, next_at=NOW - 1),
-        credential("household-zwolle", standing=Standing.STARTING, **{
-            key: no_token[key] for key in ("generation", "issued_at", "expires_at", "last_success_at", "outputs")
-        } | {"next_at": NOW, "next_why": "first", "access_token_fingerprint": "", "last_attempt_at": None}),
-        credential("labelpartner-account-api", grant="client_credentials", refresh_issued_at=None,
-                   refresh_expires_at=None, refresh_token_fingerprint="", outputs=()),
-        credential("lan-gateway", refresh_expires_at=None, clock_suspect=True, fuse_blown=True),
-        credential("staging", standing=Standing.STATE_UNREADABLE, reason=Reason.STATE_UNREADABLE, next_at=None,
-                   text="/var/lib/rotator/staging.json: not JSON; it was moved to staging.json.bad; log in anew"),
-    )  # fmt: skip
+        credential(
+            "household-zwolle",
+            standing=Standing.STARTING,
+            **{key: no_token[key] for key in ("generation", "issued_at", "expires_at", "last_success_at", "outputs")}
+            | {"next_at": NOW, "next_why": "first", "access_token_fingerprint": "", "last_attempt_at": None},
+        ),
+        credential(
+            "labelpartner-account-api",
+            grant="client_credentials",
+            refresh_issued_at=None,
+            refresh_life_began_at=None,
+            refresh_expires_at=None,
+            refresh_token_fingerprint="",
+            outputs=(),
+        ),
+        credential(
+            "lan-gateway", refresh_expires_at=None, refresh_life_began_at=None, clock_suspect=True, fuse_blown=True
+        ),
+        credential(
+            "staging",
+            standing=Standing.STATE_UNREADABLE,
+            reason=Reason.STATE_UNREADABLE,
+            next_at=None,
+            text="/var/lib/rotator/staging.json: not JSON; it was moved to staging.json.bad; log in anew",
+        ),
+    )
 
 
 def fleet(count: int) -> tuple[CredentialView, ...]:
@@ -102,6 +140,7 @@ def fleet(count: int) -> tuple[CredentialView, ...]:
                 expires_at=NOW + (60 - age) * MINUTE,
                 next_at=NOW + (39 - age) * MINUTE + number % 60,
                 refresh_issued_at=NOW - age * MINUTE,
+                refresh_life_began_at=NOW - age * MINUTE,
                 refresh_expires_at=NOW + 30 * DAY - age * MINUTE,
                 access_token_fingerprint=f"{number * 2654435761 % 2**32:08x}",
                 refresh_token_fingerprint=f"{number * 2246822519 % 2**32:08x}",

@@ -145,6 +145,14 @@ def test_a_refused_reload_is_told() -> None:
         assert "was refused; the one before it stays in force" in words_of(site.get("/")[2].decode())
 
 
+def test_standing_by_is_told() -> None:
+    """Whoever looks at the page of a rotator that does not hold the Lease is told so."""
+    desk = DataDesk(credential("one"))
+    desk.numbers = replace(desk.numbers, owner=False)
+    with served(page_app(desk)) as site:
+        assert "This rotator stands by" in words_of(site.get("/")[2].decode())
+
+
 def test_an_unknown_credential_is_a_404_in_words() -> None:
     """A bookmark of a credential that was removed says so."""
     with served(page_app(DataDesk())) as site:

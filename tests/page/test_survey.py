@@ -34,20 +34,28 @@ def test_every_standing_has_its_urgency(standing: Standing) -> None:
         pytest.param({"unsaved": True, "reason": Reason.NO_SPACE}, Level.ACT, "not saved", id="unsaved"),
         pytest.param({"expires_at": NOW}, Level.ACT, "access token expired", id="access token over"),
         pytest.param({"refresh_expires_at": NOW}, Level.ACT, "refresh token expired", id="refresh token over"),
-        pytest.param({"reason": Reason.NO_SPACE}, Level.WATCH, "cannot save", id="no room"),
+        pytest.param({"reason": Reason.NO_SPACE, "save_failing": True}, Level.WATCH, "cannot save", id="no room"),
         pytest.param({"clock_suspect": True}, Level.WATCH, "clock suspect", id="clock"),
         pytest.param({"fuse_blown": True}, Level.WATCH, "fuse blown", id="fuse"),
         pytest.param({"outputs": (replace(OUTPUT, failures=1),)}, Level.WATCH, "output failing", id="output"),
         pytest.param(
-            {"refresh_issued_at": NOW - 23 * DAY - 1, "refresh_expires_at": NOW + 7 * DAY - 1},
+            {"refresh_life_began_at": NOW - 23 * DAY - 1, "refresh_expires_at": NOW + 7 * DAY - 1},
             Level.WATCH, "refresh token ends soon", id="a week before a month is over",
         ),
         pytest.param(
-            {"refresh_issued_at": NOW - 23 * DAY, "refresh_expires_at": NOW + 7 * DAY},
+            {"refresh_life_began_at": NOW - 23 * DAY, "refresh_expires_at": NOW + 7 * DAY},
             Level.FINE, "valid", id="more than a week before",
         ),
         pytest.param(
-            {"refresh_issued_at": NOW - HOUR, "refresh_expires_at": NOW + HOUR},
+            {"refresh_life_began_at": NOW - 28 * DAY - 1, "refresh_expires_at": NOW + 2 * DAY - 1},
+            Level.ACT, "refresh token ends soon", id="two days before",
+        ),
+        pytest.param(
+            {"refresh_life_began_at": NOW - 7 * HOUR, "refresh_expires_at": NOW + 3 * HOUR - 1},
+            Level.WATCH, "refresh token ends soon", id="less than a third of a short life",
+        ),
+        pytest.param(
+            {"refresh_life_began_at": NOW - HOUR, "refresh_expires_at": NOW + HOUR},
             Level.FINE, "valid", id="a short life half over",
         ),
     ],

@@ -77,7 +77,7 @@ def _access(view: CredentialView, told: Mapping[str, Any], now: float) -> Clock:
 def _refresh(view: CredentialView, told: Mapping[str, Any], now: float) -> Clock:
     text = words.refresh_clock(told, now)
     dead = view.standing == Standing.REAUTHORIZATION_REQUIRED
-    left = 0.0 if dead else _share(view.refresh_issued_at, view.refresh_expires_at, now)
+    left = 0.0 if dead else _share(view.refresh_life_began_at, view.refresh_expires_at, now)
     ending = any(alarm.text == ENDS_SOON for alarm in alarms(view, now))
     tone = _tone(left, troubled=ending)
     return Clock(text, tone, left, None, view.refresh_issued_at, view.refresh_expires_at)

@@ -13,7 +13,6 @@ from rotator.core.model import DAY
 from rotator.core.standing import CredentialView, Standing
 
 PAGE_SIZE: Final = 100
-_SOON_SECONDS: Final = 7 * DAY
 ENDS_SOON: Final = "refresh token ends soon"
 
 
@@ -27,6 +26,8 @@ class Level(StrEnum):
     FINE = "fine"
 
 
+# As the alerts have it: so long before, or at so small a share of a shorter life.
+_ENDS: Final = ((Level.ACT, 2 * DAY, 0.1), (Level.WATCH, 7 * DAY, 0.3))
 _RANKS: Final = {level: rank for rank, level in enumerate(Level)}
 _NO_CURE_OF_ITS_OWN: Final = frozenset(
     {Standing.REAUTHORIZATION_REQUIRED, Standing.LOGIN_REQUIRED, Standing.STATE_UNREADABLE, Standing.REFUSED}
@@ -75,21 +76,21 @@ def alarms(view: CredentialView, now: float) -> Iterator[Finding]:
         yield Finding(Level.ACT, "not saved")
     if view.expires_at is not None and view.expires_at <= now:
         yield Finding(Level.ACT, "access token expired")
-    ends_at, began_at = view.refresh_expires_at, view.refresh_issued_at
-    if ends_at is not None:
-        # A short life is renewed when two thirds of it are over; what is left then is no cause for alarm.
-        soon = min(_SOON_SECONDS, (ends_at - began_at) / 4) if began_at is not None else _SOON_SECONDS
+    ends_at, began_at = view.refresh_expires_at, view.refresh_life_began_at
+    if ends_at is not None and view.standing != Standing.REAUTHORIZATION_REQUIRED:
+        life = ends_at - began_at if began_at is not None else float("inf")
         if ends_at <= now:
             yield Finding(Level.ACT, "refresh token expired")
-        elif ends_at - now < soon:
-            yield Finding(Level.WATCH, ENDS_SOON)
+        else:
+            near = [level for level, limit, share in _ENDS if ends_at - now < min(limit, share * life)]
+            yield from (Finding(level, ENDS_SOON) for level in near[:1])
     if view.clock_suspect:
         yield Finding(Level.WATCH, "clock suspect")
     if view.fuse_blown:
         yield Finding(Level.WATCH, "fuse blown")
     if any(output.failures for output in view.outputs):
         yield Finding(Level.WATCH, "output failing")
-    if view.reason is not None and view.standing == Standing.VALID and not view.unsaved:
+    if view.save_failing and not view.unsaved:
         yield Finding(Level.WATCH, "cannot save")  # no refresh leaves until that is mended (case E2)
 
 
