@@ -1,0 +1,40 @@
+"""A terminal, and somebody who types at it."""
+
+import fcntl
+import os
+import pty
+import select
+import subprocess
+import termios
+import time
+from collections.abc import Mapping
+
+
+def converse(environ: Mapping[str, str], command: list[str], *answers: tuple[str, str]) -> tuple[int, str]:
+    """Run a command at a terminal of its own; give each answer once its question stands there."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads of ours in the child
+    )  # fmt: skip
+    os.close(slave)
+    shown, pending = "", list(answers)
+    deadline = time.monotonic() + 30
+    try:
+        while time.monotonic() < deadline:
+            if not select.select([master], [], [], 0.1)[0]:
+                continue
+            try:
+                part = os.read(master, 4096)
+            except OSError:  # the other end is closed
+                break
+            shown += part.decode()
+            if pending and pending[0][0] in shown:
+                os.write(master, pending.pop(0)[1].encode() + b"\n")
+        assert process.wait(20) is not None
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    assert not pending, shown
+    return process.returncode, shown
