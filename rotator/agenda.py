@@ -116,6 +116,11 @@ class Agenda:
         with self._lock:
             return len(self._out)
 
+    def names_under_way(self) -> tuple[str, ...]:
+        """Return which credentials are out with a worker."""
+        with self._lock:
+            return tuple(credential.name for credential in self._out)
+
     def wait_idle(self, timeout: float) -> bool:
         """Wait until no credential is out with a worker, `timeout` seconds at most; False if one still is."""
         with self._idle:

@@ -16,7 +16,6 @@ from rotator.adapters import atomic
 from rotator.adapters.clock import BootClock
 from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint, Network
 from rotator.adapters.file_sink import FileSink
-from rotator.adapters.file_store import FileStore
 from rotator.adapters.hooks import CommandHook, SignalHook, WebhookHook
 from rotator.config import Config, CredentialConfig, InputError, Source, SourceKind
 from rotator.config import settings as configured
@@ -26,7 +25,7 @@ from rotator.core.model import Fingerprinter, Granted, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.state import from_answer, from_refresh_token
 from rotator.credential import Credential, Plan
-from rotator.ports import Notice, Observer, Problem, Sink
+from rotator.ports import Notice, Observer, OpenStore, Peers, Problem, Sink
 from rotator.rotate import Rotator
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
@@ -39,15 +38,25 @@ class InputsUnusable(Exception):  # noqa: N818 - it says what is the matter, for
 class Assembly:
     """The parts of one process: one store, one clock, one rotator, and the endpoints in use."""
 
-    def __init__(self, store: FileStore, observer: Observer, environ: Mapping[str, str] | None = None) -> None:
-        """Put the parts together around a store that is open and locked."""
+    def __init__(
+        self,
+        store: OpenStore,
+        observer: Observer,
+        environ: Mapping[str, str] | None = None,
+        *,
+        clock: BootClock | None = None,
+        peers: Peers | None = None,
+        make_rotator: Callable[..., Rotator] = Rotator,
+    ) -> None:
+        """Put the parts together around an open store. With `peers` others use it too: `make_rotator` minds them."""
         self.environ = os.environ if environ is None else environ
         self.store = store
         self.observer = observer
-        self.clock = BootClock()
+        self.clock = clock or BootClock()
+        self.peers = peers
         self.stopping = threading.Event()
         self.fingerprint = Fingerprinter(store.fingerprint_key())
-        self.rotator = Rotator(store, self.clock, observer, self.fingerprint, self.stopping)
+        self.rotator = make_rotator(store, self.clock, observer, self.fingerprint, self.stopping)
         self._network = Network()
         self._endpoints: dict[object, HttpTokenEndpoint] = {}
         self._refs: dict[tuple[SinkRef, ...], tuple[SinkRef, ...]] = {}
@@ -74,6 +83,7 @@ class Assembly:
             sink_refs=self._refs.setdefault(refs, refs),
             seed=self._reader(config.seed.named(name)) if config.seed else None,
             stamp=self._stamp(name, config),
+            longest_request=endpoint.total_timeout,
             required=tuple(output.path for output in config.outputs if output.required),
         )
 
@@ -230,6 +240,8 @@ class Assembly:
     def close(self) -> None:
         """Close the connections first, the store and its lock last (invariant 13)."""
         self._network.close()
+        if self.peers is not None:
+            self.peers.close()
         self.store.close()
 
 

@@ -36,6 +36,8 @@ class Plan:
     """Tell cheaply whether an input (client secret, CA, seed) has changed: a value to compare."""
     required: tuple[str, ...] = ()
     """The outputs that count for readiness."""
+    longest_request: float = 0.0
+    """Seconds that a token request may take, repetitions included."""
 
 
 class Credential:
@@ -55,6 +57,7 @@ class Credential:
         "seen_stamp",
         "served",
         "state",
+        "term",
         "unsaved",
         "waiters",
     )
@@ -70,6 +73,9 @@ class Credential:
         """Why the state cannot be read."""
         self.save_problem: Problem | None = None
         """Why the last save failed."""
+        self.term: int | None = 0
+        """The term of ownership that memory was taken up in (0: none yet, or there is one owner only); None: a
+        follower, whose memory is a copy."""
         self.unsaved = False
         self.durable_generation = 0
         self.seen_stamp: object = UNSEEN

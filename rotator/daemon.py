@@ -23,10 +23,10 @@ from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
 from rotator.core.model import Reason, TokenSet
 from rotator.core.standing import CredentialView, shifted
-from rotator.core.state import Status, with_sinks
+from rotator.core.state import CredentialState, Status, with_sinks
 from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
-from rotator.ports import Counts, Event, Health, Notice, Problem, StatusChanged
+from rotator.ports import Counts, Event, Health, Notice, Peers, Problem, StatusChanged
 from rotator.readiness import in_one_line, is_ready, why_not_ready
 from rotator.workers import Workers
 
@@ -78,6 +78,8 @@ class Daemon:
         self._reloading: set[asyncio.Future[tuple[str, ...]]] = set()
         self._one_reload = asyncio.Lock()
         self._last_reload = (True, self._started_at)
+        self._leases: dict[str, bool] = {}
+        self._trouble = ""
 
     def _add(self, name: str, plan: Plan) -> None:
         credential = self._credentials[name] = Credential(name, plan)
@@ -101,6 +103,8 @@ class Daemon:
         scheduler.add_job(self._patrol, "interval", seconds=PATROL_SECONDS, id="patrol")
         scheduler.start()
         await self._sweep()
+        if self._assembly.peers is not None:
+            self._loop.run_in_executor(self._helpers, self._join, self._assembly.peers)
         self._notify(
             Notice("started", f"watching over {len(self._credentials)} credentials", fields={"pid": os.getpid()})
         )
@@ -158,11 +162,46 @@ class Daemon:
 
     def run_once(self) -> Exit:
         """Do what is due for every credential and end; see `rotator.once`."""
+        if self._assembly.peers is not None:
+            self._join(self._assembly.peers)
         ended = run_once(
             tuple(self._credentials.values()), self._assembly, self._config.daemon.max_concurrent_per_server
         )
         self._assembly.close()
         return ended
+
+    # -- replicas ----------------------------------------------------------------------------------
+
+    def _join(self, peers: Peers) -> None:
+        peers.start(tuple(self._credentials), self._copy_came, self._owner_changed, self._agenda.names_under_way)
+
+    def _copy_came(self, name: str, state: CredentialState) -> None:
+        credential = self._credentials.get(name)
+        if credential is not None and self._rotator.follow(credential, state):
+            self._wake(credential)
+
+    def _owner_changed(self) -> None:
+        """See to all credentials: some have come to us, or are no longer ours."""
+        self._tell_leases()
+        now = self._clock.now()
+        for credential in tuple(self._credentials.values()):
+            self._agenda.put(credential, now)
+        self._workers.wake()
+
+    def _tell_trouble(self) -> None:
+        trouble = self._assembly.peers.trouble() if self._assembly.peers is not None else ""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            text = trouble or "Lease and watch work again"
+            self._notify(Notice("replicas_out_of_touch", text, level="error" if trouble else "info"))
+
+    def _tell_leases(self) -> None:
+        peers = self._assembly.peers
+        for lease, held in peers.leases() if peers is not None else ():
+            if self._leases.get(lease, False) is not held:
+                self._leases[lease] = held
+                event, what = ("lease_taken", "refreshes") if held else ("lease_lost", "no longer refreshes")
+                self._notify(Notice(event, f"this replica {what} the credentials of the Lease {lease}"))
 
     # -- sweep -------------------------------------------------------------------------------------
 
@@ -194,6 +233,7 @@ class Daemon:
         return standing if self._last_reload[0] else f"the last reload was refused, see the log; {standing}", outlook
 
     def _look_at(self, names: list[str]) -> None:
+        self._tell_trouble()
         for name in names:
             credential = self._credentials.get(name)
             if credential is None or credential.busy:
@@ -226,7 +266,9 @@ class Daemon:
         return self._show(credential) if credential else None
 
     def _show(self, credential: Credential) -> CredentialView:
-        return self._as_wall(credential.view(self._assembly.fingerprint, self._clock.now()))
+        shown = self._as_wall(credential.view(self._assembly.fingerprint, self._clock.now()))
+        held_by = self._rotator.held_by(credential)
+        return shown if held_by is None else replace(shown, held_by=held_by)
 
     def _as_wall(self, shown: CredentialView) -> CredentialView:
         now = self._clock.now()
@@ -270,6 +312,7 @@ class Daemon:
             reloads_bad=self._reloads[1],
             last_reload_good=self._last_reload[0],
             last_reload_at=self._clock.wall(self._last_reload[1]),
+            leases=self._assembly.peers.leases() if self._assembly.peers is not None else (),
         )
 
     async def rotate(self, name: str) -> CredentialView | Problem:
@@ -277,6 +320,8 @@ class Daemon:
         credential = self._credentials.get(name)
         if credential is None:
             return _unknown(name, self._credentials)
+        if (refusal := self._rotator.refusal(credential)) is not None:
+            return refusal
         waiter = self._rotator.ask(credential)
         self._wake(credential)
         return self._as_wall(await asyncio.wrap_future(waiter))
@@ -295,7 +340,7 @@ class Daemon:
             return _unknown(name, self._credentials)
 
         def run() -> CredentialView | Problem:
-            problem = errand(credential)
+            problem = self._rotator.refusal(credential) or errand(credential)
             if problem is not None:
                 return problem
             self._rotator.publisher.publish_due(credential)
@@ -348,6 +393,9 @@ class Daemon:
             for key in ("state_directory", "control_socket", "max_concurrent", "max_concurrent_per_server")
             if getattr(config.daemon, key) != getattr(self._config.daemon, key)
         ]
+        if config.daemon.kubernetes != self._config.daemon.kubernetes:
+            text = "cannot change while running, nor the longest total_timeout, which a lease must outlast"
+            fixed.append(f"kubernetes: {text}; restart rotator for it")
         if fixed:
             return tuple(fixed)
         try:
@@ -371,6 +419,8 @@ class Daemon:
                         credential.state = with_sinks(credential.state, hooks)
                 self._wake(credential)
         self._config = config
+        if self._assembly.peers is not None:
+            self._assembly.peers.follow(tuple(self._credentials))
         self._workers.wake()
 
 

@@ -5,7 +5,7 @@ once for the same credential. None raises for a failure of the outside world: fa
 with a `Reason` and one line that names the file or server and the cure. An exception is a bug.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,72 @@ class Store(Protocol):
 
     def names(self) -> tuple[str, ...]:
         """Return the names that have a durable state."""
+
+
+class OpenStore(Store, Protocol):
+    """A store as the process that opened it sees it."""
+
+    warnings: list[str]
+    """What is odd about it, one line each; grows."""
+
+    def fingerprint_key(self) -> bytes:
+        """Return the key for fingerprints: the same over restarts."""
+
+    def close(self) -> None:
+        """Refuse further work; give up the lock, if there is one."""
+
+
+class SharedStore(OpenStore, Protocol):
+    """A store that several replicas use at once: each save is conditional on what this process last loaded.
+
+    A save that another replica has forestalled is a Problem with `Reason.FENCED`; it goes on failing until the state
+    is loaded again. A save whose reply is lost is looked after: None is returned only if it is durable.
+    """
+
+    def look(self, name: str) -> Loaded | Problem:
+        """Read the durable state as `load` does, without allowing a save over it."""
+
+
+class Ownership(Protocol):
+    """Who may spend refresh tokens where several replicas share a store (invariant 5). Nothing here waits."""
+
+    def term(self, name: str) -> int | None:
+        """Return the number, from 1, of the present term of ownership: another with each taking. None: no owner."""
+
+    def may_spend(self, name: str, seconds: float) -> bool:
+        """Tell whether this process surely stays the owner for so many seconds more, even if it is cut off now."""
+
+    def owner(self, name: str) -> str:
+        """Return who owns the credential, for people to find; empty if nobody is known to."""
+
+
+class Peers(Ownership, Protocol):
+    """The other replicas, as far as this one has to do with them."""
+
+    def start(
+        self,
+        names: Collection[str],
+        came: Callable[[str, CredentialState], None],
+        changed: Callable[[], None],
+        busy: Callable[[], Collection[str]],
+    ) -> None:
+        """Take part from now on; return after some seconds at most, whether or not the store can be reached.
+
+        `came` is called with each state that is stored, from threads of ours, `changed` when ownership of anything
+        has changed; `busy` tells which credentials are under way, for these are not handed over.
+        """
+
+    def follow(self, names: Collection[str]) -> None:
+        """Follow these credentials from now on: the configuration has changed."""
+
+    def leases(self) -> tuple[tuple[str, bool], ...]:
+        """Return the name of each lease, and whether this process holds it."""
+
+    def trouble(self) -> str:
+        """Say in one line why we do not hear of the others, or they of us; empty if all is well."""
+
+    def close(self) -> None:
+        """Hand over everything at once. Nothing may be under way any more."""
 
 
 class Sink(Protocol):
@@ -188,8 +254,8 @@ class Counts:
     reloads_bad: int
     last_reload_good: bool
     last_reload_at: float
-    owner: bool | None = None
-    """Whether this process holds the Lease; None where nobody else could (a state directory has one owner)."""
+    leases: tuple[tuple[str, bool], ...] = ()
+    """Each Lease, and whether this process holds it; none where nobody else could (a state directory has one owner)."""
 
 
 class Desk(Protocol):

@@ -19,6 +19,9 @@ def is_ready(credential: Credential, now: float) -> bool:
     if state is None or state.tokens is None or not state.tokens.access_token:
         return False
     required = credential.plan.required
+    if credential.term is None:  # a follower answers for its own outputs alone
+        shared = [sink.name for sink in credential.plan.sink_refs if sink.shared]
+        required = tuple(name for name in required if name not in shared)
     if not required:
         return state.tokens.expires_at > now
     return all(state.delivery(name).expires_at > now for name in required)

@@ -25,6 +25,7 @@ from rotator.core.model import (
     Refresh,
     Refused,
     Save,
+    TokenRequest,
     TokenSet,
     Unavailable,
     Wait,
@@ -96,6 +97,18 @@ class Rotator:
                 credential.asked = False  # whoever asked is told now, not when the disk has room again
         self._answer_waiters(credential)
         return outcome
+
+    def refusal(self, credential: Credential) -> Problem | None:  # noqa: ARG002 - one owner: no reason
+        """Say why nobody may log in or rotate here; None if all may."""
+        return None
+
+    def held_by(self, credential: Credential) -> str | None:  # noqa: ARG002 - as above
+        """Return who owns the credential if that is another process; None: this one does."""
+        return None
+
+    def follow(self, credential: Credential, stored: CredentialState) -> bool:  # noqa: ARG002 - as above
+        """Take over a copy of the owner's state; False if it changes nothing here."""
+        return False
 
     def ask(self, credential: Credential) -> Future[CredentialView]:
         """Ask for a rotation now; the future is done when the request that serves all who asked is."""
@@ -184,8 +197,7 @@ class Rotator:
         if isinstance(extra, Problem):
             answer = Unavailable(extra.reason, delivered=False, text=extra.text)
         else:
-            request = refresh_request(plan.grant, tokens, plan.scope, extra)
-            answer = plan.endpoint.request(request, _secrets(tokens))
+            answer = plan.endpoint.request(self._form(credential, tokens, extra), _secrets(tokens))
         seconds = time.monotonic() - started
         with credential.lock:
             # The pair is made durable here, before a single other field of the answer is looked at.
@@ -206,6 +218,12 @@ class Rotator:
                 oddities = (*oddities, Oddity.FORM_ENCODED)
         self._tell(credential, reserved, answer, seconds, oddities, late=late)
         return True
+
+    def _form(
+        self, credential: Credential, tokens: TokenSet | None, extra: tuple[tuple[str, str], ...]
+    ) -> TokenRequest:
+        plan = credential.plan
+        return refresh_request(plan.grant, tokens, plan.scope, extra)
 
     def _after_failure(self, credential: Credential, reserved: CredentialState, answer: Answer) -> CredentialState:
         plan, now = credential.plan, self._clock.now()

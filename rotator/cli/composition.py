@@ -29,12 +29,9 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
     """Open the store and put the daemon together; the daemon closes what it was given."""
     configure(config.log.level, config.log.format)
     observers = Fanout([LogObserver()])
-    systemd.starting("opening the state directory")
-    store = FileStore.open(config.daemon.state_directory, config.daemon.spill_directory)
-    if isinstance(store, Problem):
-        raise Stop(code_of(store.reason), store.text)
-    with contextlib.closing(store):
-        assembly = Assembly(store, observers)
+    systemd.starting("opening the store")
+    assembly = _assembly_in_files(config, observers) if config.daemon.kubernetes is None else _shared(config, observers)
+    with contextlib.closing(assembly.store):
         systemd.starting(f"preparing {len(config.credentials)} credentials")
         try:
             daemon = Daemon(config, assembly, lambda: load(path, None, os.environ), systemd)
@@ -44,9 +41,22 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
         observers.add(metrics)
         observers.add(daemon)
         unheard = [systemd.problem] if systemd.problem else []
-        for text in (*map(str, config.warnings), *store.warnings, *unheard):
+        for text in (*map(str, config.warnings), *assembly.store.warnings, *unheard):
             observers.notify(Notice("start_warning", text, level="warning"))
         yield daemon, assembly, metrics
+
+
+def _assembly_in_files(config: Config, observer: Observer) -> Assembly:
+    store = FileStore.open(config.daemon.state_directory, config.daemon.spill_directory)
+    if isinstance(store, Problem):
+        raise Stop(code_of(store.reason), store.text)
+    return Assembly(store, observer)
+
+
+def _shared(config: Config, observer: Observer) -> Assembly:
+    from rotator.cli.sharing import shared_assembly
+
+    return shared_assembly(config, observer)
 
 
 async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Metrics) -> int:

@@ -37,6 +37,10 @@ class _ToStandardError:
 @contextlib.contextmanager
 def _store(config: Config, *, looking: bool = False) -> Iterator[FileStore]:
     """Open the store. Whoever is only `looking` makes no directory: it would belong to the wrong user."""
+    if config.daemon.kubernetes is not None:
+        where = config.daemon.control_socket
+        text = f"no daemon listens at {where}: with the store in Kubernetes, run this where one does (kubectl exec)"
+        raise Stop(ExitCode.UNAVAILABLE, text)
     directory = config.daemon.state_directory
     if looking and not directory.exists():
         text = f"{directory} does not exist: no daemon has run and nobody has logged in yet; start it with: rotator run"

@@ -8,6 +8,7 @@ from rotator.config.schema import (
     CredentialTable,
     DaemonTable,
     HookTable,
+    KubernetesTable,
     LogTable,
     MetricsTable,
     OutputTable,
@@ -19,6 +20,7 @@ from rotator.config.settings import (
     DaemonConfig,
     EndpointConfig,
     HookConfig,
+    KubernetesConfig,
     LogConfig,
     MetricsConfig,
     OutputConfig,
@@ -29,6 +31,8 @@ from rotator.config.values import split_listen
 from rotator.core.model import ClientAuthentication, Grant, RotationPolicy
 
 T = TypeVar("T")
+LEASE_SPARE_SECONDS = 30.0
+"""What a lease lasts longer than it must, unless it is configured."""
 SAVE_ALLOWANCE_SECONDS = 15.0
 """What a stop allows for the save after the longest request."""
 
@@ -44,10 +48,13 @@ class Pool:
         return self._known.setdefault(settings, settings)  # type: ignore[return-value]  # equal means same class
 
 
-def daemon_config(table: DaemonTable, environ: Mapping[str, str], longest_request: float) -> DaemonConfig:
+def daemon_config(
+    table: DaemonTable, kubernetes: KubernetesTable, environ: Mapping[str, str], longest_request: float
+) -> DaemonConfig:
     """Fill in what depends on the environment and on the credentials."""
     runtime = table.runtime_directory or _directory(environ, "RUNTIME_DIRECTORY", "/run/rotator")
     return DaemonConfig(
+        kubernetes=_kubernetes(kubernetes, longest_request) if table.store == "kubernetes" else None,
         state_directory=table.state_directory or _directory(environ, "STATE_DIRECTORY", "/var/lib/rotator"),
         runtime_directory=runtime,
         spill_directory=table.spill_directory,
@@ -57,6 +64,18 @@ def daemon_config(table: DaemonTable, environ: Mapping[str, str], longest_reques
         max_concurrent=table.max_concurrent,
         max_concurrent_per_server=table.max_concurrent_per_server,
         on_dead_grant=table.on_dead_grant,
+    )
+
+
+def _kubernetes(table: KubernetesTable, longest_request: float) -> KubernetesConfig:
+    return KubernetesConfig(
+        namespace=table.namespace,
+        secret_prefix=table.secret_prefix,
+        lease=table.lease,
+        shards=table.shards,
+        lease_duration=table.lease_duration or longest_request + 2 * table.timeout + LEASE_SPARE_SECONDS,
+        timeout=table.timeout,
+        longest_request=longest_request,
     )
 
 

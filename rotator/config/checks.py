@@ -9,12 +9,13 @@ from typing import Final
 
 from rotator.config.durations import format_duration
 from rotator.config.files import Place
-from rotator.config.schema import CredentialTable, HookTable, OutputTable
+from rotator.config.schema import CredentialTable, DaemonTable, HookTable, OutputTable
 from rotator.config.settings import Config
 from rotator.config.source import NAME_MARK, Source, SourceKind
 from rotator.config.values import split_url
 
 SHORTEST_READ_TIMEOUT: Final = 60.0
+_LEAST_SPARE: Final = 1.0
 _OWN_FIELDS: Final = frozenset(("grant_type", "refresh_token", "client_id", "client_secret", "scope"))
 
 
@@ -177,6 +178,15 @@ def _hook(place: Place, hook: HookTable) -> Iterator[Finding]:
             yield Finding((*place, "webhook"), str(error))
 
 
+def check_store(daemon: DaemonTable, kubernetes: Mapping[str, object]) -> Iterator[Finding]:
+    """Check that what is set has a use: a store is in files or in Kubernetes, never in both."""
+    if daemon.store == "files" and kubernetes:
+        yield Finding(("kubernetes",), 'has no use: add store = "kubernetes" to [daemon], or remove it')
+    for key in ("state_directory", "spill_directory") if daemon.store == "kubernetes" else ():
+        if getattr(daemon, key) is not None:
+            yield Finding(("daemon", key), 'has no use beside store = "kubernetes": remove one of the two')
+
+
 def check_whole(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Check what concerns more than one table."""
     daemon = config.daemon
@@ -189,6 +199,13 @@ def check_whole(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]
             ("daemon", "drain_timeout"),
             f"must be longer than each total_timeout ({format_duration(longest)} in {name}), "
             "or a stop may lose an answer",
+        )
+    if daemon.kubernetes is not None and daemon.kubernetes.spare < _LEAST_SPARE:  # cases C5, C6
+        least = daemon.kubernetes.lease_duration - daemon.kubernetes.spare + _LEAST_SPARE
+        yield Finding(
+            ("kubernetes", "lease_duration"),
+            f"must be at least {format_duration(least)}: as long as the longest request ({format_duration(longest)} in "
+            f"{name}), its save (twice timeout) and a second to renew in, or another replica may refresh meanwhile",
         )
     if daemon.max_concurrent_per_server > daemon.max_concurrent:
         yield Finding(

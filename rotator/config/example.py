@@ -11,6 +11,7 @@ EXAMPLE: Final = """\
 # More files may lie in conf.d/ beside this one, e.g. one for each credential.
 
 [daemon]
+# store = "files"                              # or "kubernetes": Secrets that replicas share, see [kubernetes]
 # state_directory = "/var/lib/rotator"         # $STATE_DIRECTORY, where systemd sets it
 # runtime_directory = "/run/rotator"           # $RUNTIME_DIRECTORY, likewise
 # spill_directory = "/var/spool/rotator"       # second place if the first is full; default: none

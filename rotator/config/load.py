@@ -10,13 +10,14 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from rotator.config import build
-from rotator.config.checks import Finding, check_credential, check_whole
+from rotator.config.checks import Finding, check_credential, check_store, check_whole
 from rotator.config.files import File, Place, depth, list_files, read_file
 from rotator.config.places import Finder, dotted, unknown_key
 from rotator.config.schema import (
     NAME_PATTERN,
     CredentialTable,
     DaemonTable,
+    KubernetesTable,
     LogTable,
     MetricsTable,
     Root,
@@ -98,6 +99,7 @@ class _Loading:
     def config(self) -> Config:
         """Validate, check and build. The result is good only if there are no fatal findings."""
         daemon = self._section("daemon", DaemonTable)
+        kubernetes = self._section("kubernetes", KubernetesTable)
         metrics = self._section("metrics", MetricsTable)
         log = self._section("log", LogTable)
         self._section("defaults", CredentialTable)
@@ -107,13 +109,14 @@ class _Loading:
             self._findings.append(Finding(("credentials",), text, fatal=False))
         requests = {credential.endpoint.total_timeout for credential in credentials.values()}
         config = Config(
-            daemon=build.daemon_config(daemon, self._environ, max(requests, default=0.0)),
+            daemon=build.daemon_config(daemon, kubernetes, self._environ, max(requests, default=0.0)),
             metrics=build.metrics_config(metrics),
             log=build.log_config(log),
             credentials=credentials,
             files=tuple(file.path for file in self._files),
             warnings=(),
         )
+        self._findings += check_store(daemon, self._sections["kubernetes"])
         for finding in check_whole(config, self._environ):
             if finding.place[0] == "credentials":
                 place = self._written_at(str(finding.place[1]), finding.place[2:])

@@ -35,6 +35,11 @@ class Table(BaseModel):
 class DaemonTable(Table):
     """Settings of the process as a whole."""
 
+    store: Literal["files", "kubernetes"] = Field(
+        "files",
+        description="Where token sets are kept: `files` in the state directory, or Secrets in `kubernetes`, which "
+        "several replicas share; see `[kubernetes]`.",
+    )
     state_directory: AbsolutePath | None = Field(
         None,
         description="Where token sets are kept, mode 0700. One running rotator owns it. "
@@ -80,6 +85,42 @@ class DaemonTable(Table):
         description="What to do when a credential needs a new login: `stay` and alert, or `exit` with status 77 "
         "(for one credential under a supervisor that reacts to it).",
     )
+
+
+class KubernetesTable(Table):
+    """The store in Kubernetes: a Secret for each credential, and the Lease that says which replica refreshes.
+
+    Used if `daemon.store` is `kubernetes`. Who may read these Secrets has the refresh tokens.
+    """
+
+    namespace: Text | None = Field(
+        None, description="Where the Secrets and Leases are. Default: the pod's own.", examples=["tokens"]
+    )
+    secret_prefix: Text = Field(
+        "rotator-state-",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="The Secret of the credential `home` is called `rotator-state-home`. It is never one of those that "
+        "outputs write.",
+    )
+    lease: Text = Field(
+        "rotator",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Name of the Lease; with several shards `rotator-0`, `rotator-1` and so on.",
+    )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="In how many parts, each with a Lease of its own, the replicas share the credentials. "
+        "It must be the same in all replicas.",
+    )
+    lease_duration: PositiveDuration | None = Field(
+        None,
+        description="How long after its last sign of life a replica keeps what it holds. Must be longer than the "
+        "longest `total_timeout`, twice `timeout` and a second together. Default: those and 30 s.",
+        examples=["130s"],
+    )
+    timeout: PositiveDuration = Field(5.0, description="For one request to the API server.")
 
 
 class MetricsTable(Table):
@@ -348,6 +389,7 @@ class Root(Table):
     """The configuration of rotator."""
 
     daemon: DaemonTable = Field(DaemonTable(), description="Settings of the process as a whole.")
+    kubernetes: KubernetesTable = Field(KubernetesTable(), description="The store in Kubernetes.")
     metrics: MetricsTable = Field(MetricsTable(), description="Metrics and health over HTTP.")
     log: LogTable = Field(LogTable(), description="The log.")
     defaults: CredentialTable = Field(CredentialTable(), description="What a credential does not set itself.")

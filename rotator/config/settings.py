@@ -32,9 +32,35 @@ class ConfigError:
 
 
 @dataclass(frozen=True, slots=True)
+class KubernetesConfig:
+    """The store in Kubernetes. Durations in seconds."""
+
+    namespace: str | None
+    secret_prefix: str
+    lease: str
+    shards: int
+    lease_duration: float
+    timeout: float
+    longest_request: float
+    """The longest that a token request may take: a lease must last for that and for the save."""
+
+    @property
+    def save_allowance(self) -> float:
+        """Return what a save may take: a write, and a look at what became of it."""
+        return 2 * self.timeout
+
+    @property
+    def spare(self) -> float:
+        """Return what a lease lasts longer than the longest request and its save: time to renew it in."""
+        return self.lease_duration - self.longest_request - self.save_allowance
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonConfig:
     """Settings of the process. Durations in seconds."""
 
+    kubernetes: KubernetesConfig | None
+    """The store; None: files in the state directory."""
     state_directory: Path
     runtime_directory: Path
     spill_directory: Path | None

@@ -25,10 +25,12 @@ def show(config: Config) -> str:
     Of credentials with equal settings the first is spelt out.
     """
     daemon, metrics, log = config.daemon, config.metrics, config.log
+    kubernetes = daemon.kubernetes
     lines = [f"# from {', '.join(str(file) for file in config.files)}"]
     lines += _table(
         "daemon",
-        state_directory=str(daemon.state_directory),
+        store="files" if kubernetes is None else "kubernetes",
+        state_directory=str(daemon.state_directory) if kubernetes is None else None,
         runtime_directory=str(daemon.runtime_directory),
         spill_directory=_optional(daemon.spill_directory),
         control_socket=str(daemon.control_socket),
@@ -38,6 +40,16 @@ def show(config: Config) -> str:
         max_concurrent_per_server=daemon.max_concurrent_per_server,
         on_dead_grant=daemon.on_dead_grant,
     )
+    if kubernetes is not None:
+        lines += _table(
+            "kubernetes",
+            namespace=kubernetes.namespace,
+            secret_prefix=kubernetes.secret_prefix,
+            lease=kubernetes.lease,
+            shards=kubernetes.shards,
+            lease_duration=format_duration(kubernetes.lease_duration),
+            timeout=format_duration(kubernetes.timeout),
+        )
     host = f"[{metrics.host}]" if ":" in metrics.host else metrics.host
     lines += _table(
         "metrics",

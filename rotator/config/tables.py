@@ -11,6 +11,7 @@ from rotator.config.schema import (
     CredentialTable,
     DaemonTable,
     HookTable,
+    KubernetesTable,
     LogTable,
     MetricsTable,
     OutputTable,
@@ -20,6 +21,7 @@ from rotator.config.schema import (
 
 _TABLES: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("[daemon]", DaemonTable),
+    ("[kubernetes]", KubernetesTable),
     ("[metrics]", MetricsTable),
     ("[log]", LogTable),
     ("[credentials.NAME] and [defaults]", CredentialTable),

@@ -7,7 +7,7 @@ assignment, never edited, so a reader in another thread always sees a whole one.
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -52,6 +52,8 @@ class Reason(StrEnum):
     REAUTHORIZATION_REQUIRED = "reauthorization_required"
     FUSE_BLOWN = "fuse_blown"
     SAVE_FAILED = "save_failed"
+    FENCED = "fenced"  # another replica has written since we last read
+    NOT_OWNER = "not_owner"  # another replica refreshes this credential, or our lease is nearly over
     STATE_UNREADABLE = "state_unreadable"
     # Outputs.
     NO_SPACE = "no_space"
@@ -275,6 +277,8 @@ class TokenRequest:
     """A form for the token endpoint, without client authentication (that is the adapter's part)."""
 
     fields: tuple[tuple[str, str], ...] = field(repr=False)
+    may_leave: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
+    """Asked at the last moment, when the connection stands and nothing of the form has been written; False: do not."""
 
 
 class Fingerprinter:

@@ -24,6 +24,8 @@ class SinkRef:
 
     name: str
     is_hook: bool = False
+    shared: bool = False
+    """All replicas would write the same place: its owner alone does."""
 
 
 @dataclass(frozen=True, slots=True)

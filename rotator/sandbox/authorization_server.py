@@ -113,8 +113,9 @@ class AuthorizationServer:
         """The books as they stand: a copy."""
         with self._lock:
             page = copy(self._books)
-            page.token_requests, page.refusals, page.resource_calls = (
-                Counter(each) for each in (page.token_requests, page.refusals, page.resource_calls)
+            page.token_requests, page.refusals, page.resource_calls, page.replays_by_user = (
+                Counter(each)
+                for each in (page.token_requests, page.refusals, page.resource_calls, page.replays_by_user)
             )
             return page
 
@@ -180,6 +181,17 @@ class AuthorizationServer:
                 family.revoked = True
             self._books.grants_revoked += len(dying)
             return len(dying)
+
+    def is_spent(self, refresh_token: str) -> bool:
+        """Tell whether a refresh token has been used, or is of no use: unknown, expired, revoked."""
+        with self._lock:
+            refresh = self._refresh.get(refresh_token)
+            return (
+                refresh is None
+                or refresh.used_at is not None
+                or refresh.family.revoked
+                or self._clock() >= refresh.expires_at
+            )
 
     def call_resource(self, access_token: str | None, switches: Switches) -> str:
         """Judge a call with `access_token`, and enter it in the books: `good`, `bare`, or why the token is dead."""
@@ -257,6 +269,7 @@ class AuthorizationServer:
         return None
 
     def _count_replay(self, family: _Family, switches: Switches, *, in_grace: bool) -> None:
+        self._books.replays_by_user[family.user] += 1
         if in_grace:
             self._books.replays_in_grace += 1
             return

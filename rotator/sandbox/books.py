@@ -19,6 +19,8 @@ class Books:
     """Refresh tokens presented again within the grace window."""
     replays_outside_grace: int = 0
     """Refresh tokens presented again later, or without a grace window: the client lost an answer or is not alone."""
+    replays_by_user: Counter[str] = field(default_factory=Counter)
+    """Refresh tokens presented again, in the grace window or not, by user."""
     families_revoked: int = 0
     """Families revoked because of reuse."""
     grants_revoked: int = 0

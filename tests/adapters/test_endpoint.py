@@ -431,6 +431,38 @@ def test_every_failure_of_httpx_has_a_meaning() -> None:
     assert {reason for reason, _ in FAILURES.values()} <= set(CURES)
 
 
+def test_a_form_that_may_not_leave_any_more_stays_here(client: Client) -> None:
+    """C5: the question is asked once the connection stands; after a no, not a byte of the form is written."""
+    heads: list[bytes | None] = []
+
+    def script(peer: Peer) -> None:
+        heads.append(peer._until(b"\r\n\r\n"))
+        assert not peer._unread
+        peer.wait_for_close()
+
+    with Server(script) as server:
+        asked: list[int] = []
+
+        def may_leave() -> bool:
+            asked.append(server.connections)
+            return False
+
+        answer = unavailable(client.request(server.url, replace(form(), may_leave=may_leave)))
+        assert server.client_closed.wait(DEADLINE)
+
+    assert (answer.reason, answer.delivered) == (Reason.NOT_OWNER, False)
+    assert asked == [1]
+    assert len(heads) == 1
+    assert server.requests == []
+
+
+def test_a_form_that_may_leave_leaves(client: Client) -> None:
+    """C5: the question costs nothing, also on a connection that is used again."""
+    with Server(answering(BODY, BODY)) as server:
+        for _ in range(2):
+            granted(client.request(server.url, replace(form(), may_leave=lambda: True)))
+
+
 def test_a_redirect_is_not_followed(client: Client) -> None:
     """F19 F20: one request, and a text that says what to set."""
     with Server(answering(status="301 Moved Permanently", headers=("Location: https://new.example/t",))) as server:

@@ -402,9 +402,9 @@ def test_a_lease_shows_who_is_the_owner() -> None:
     desk = DataDesk(VIEW)
     scraper = Scraper(Metrics(desk, 10, FixedClock(NOW)))
     assert scraper.series("rotator_owner") == []
-    for owner in (True, False):
-        desk.numbers = replace(desk.numbers, owner=owner)
-        assert scraper.value("rotator_owner") == owner
+    desk.numbers = replace(desk.numbers, leases=(("rotator-0", True), ("rotator-1", False)))
+    assert scraper.value("rotator_owner", lease="rotator-0") == 1
+    assert scraper.value("rotator_owner", lease="rotator-1") == 0
 
 
 def test_the_page_of_all_metrics_is_fresh() -> None:

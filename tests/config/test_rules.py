@@ -387,3 +387,30 @@ def test_no_password_can_be_configured(errors: Found) -> None:
     """B19: there is no stored password to fall back on."""
     assert errors(f"{WEB}password = '{planted('a')}'")
     assert errors(f"{WEB}username = '{planted('a')}'")
+
+
+def test_a_lease_must_outlast_a_request_and_its_save(good: Good, errors: Found) -> None:
+    """C5 C6: the inequality is checked at the start, and the default keeps it."""
+    shared = f'{WEB}total_timeout = "4m"\n[daemon]\nstore = "kubernetes"\n[kubernetes]\ntimeout = "10s"\n'
+    kubernetes = good(shared).daemon.kubernetes
+    assert kubernetes is not None
+    assert kubernetes.lease_duration == 240 + 2 * 10 + 30
+    assert kubernetes.spare == 30
+    assert good(f'{shared}lease_duration = "261s"').daemon.kubernetes is not None
+    assert errors(f'{shared}lease_duration = "260s"') == [
+        (
+            "rotator.toml:11: kubernetes.lease_duration: must be at least 261s: as long as the longest request "
+            "(4m in web), its save (twice timeout) and a second to renew in, or another replica may refresh meanwhile"
+        )
+    ]
+
+
+def test_a_store_is_in_one_place(errors: Found) -> None:
+    """What has no use is an error, not a surprise."""
+    assert errors(f"{WEB}[kubernetes]\nshards = 2\n") == [
+        'rotator.toml:6: kubernetes: has no use: add store = "kubernetes" to [daemon], or remove it'
+    ]
+    both = f'{WEB}[daemon]\nstore = "kubernetes"\nstate_directory = "/var/lib/rotator"\n'
+    assert errors(both) == [
+        'rotator.toml:8: daemon.state_directory: has no use beside store = "kubernetes": remove one of the two'
+    ]

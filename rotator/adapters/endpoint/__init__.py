@@ -22,7 +22,7 @@ import httpx
 import tenacity
 
 from rotator.adapters.endpoint.failures import CURES, verdict
-from rotator.adapters.endpoint.lines import IDLE_SECONDS, Line, Lines
+from rotator.adapters.endpoint.lines import IDLE_SECONDS, HeldBack, Line, Lines
 from rotator.adapters.endpoint.settings import EndpointSettings
 from rotator.adapters.endpoint.trust import Contexts, Notify, TlsFiles
 from rotator.core.grant import classify, scrub
@@ -161,7 +161,7 @@ class HttpTokenEndpoint:
         if not self._network.lines.turn((self._client, request.fields), self._stopping):
             return Unavailable(Reason.INTERRUPTED, delivered=False, text="rotator is stopping")
         headers, fields, hidden = self._authenticated(request, secret)
-        answer = self._exchange(context, headers, urlencode(fields).encode(), deadline)
+        answer = self._exchange(context, headers, urlencode(fields).encode(), deadline, request.may_leave)
         if isinstance(answer, Granted):
             return answer
         spent = (value for key, value in request.fields if key in _SPENT_FIELDS)
@@ -196,11 +196,13 @@ class HttpTokenEndpoint:
         headers: list[tuple[bytes, bytes]],
         form: bytes,
         deadline: float,
+        may_leave: Callable[[], bool] | None,
     ) -> Answer:
         """Carry out one HTTP exchange. The line comes back closed unless all went well."""
         key = (context, self._line)
         lines = self._network.lines
         line = lines.take(key, lambda: self._transport(context), deadline)
+        line.may_leave = may_leave
         usable = False
         try:
             sent = httpx.Request(
@@ -216,6 +218,9 @@ class HttpTokenEndpoint:
             finally:
                 response.close()
             usable = whole
+        except HeldBack:
+            text = "the lease would be over before the answer is saved; the request was not sent"
+            return Unavailable(Reason.NOT_OWNER, delivered=False, text=text)
         except (httpx.RequestError, OSError, ValueError) as error:  # the last: a host that is no host name
             return self._failed(error, line)
         finally:

@@ -30,10 +30,14 @@ class Transport(Protocol):
 T = TypeVar("T", bound=Transport)
 
 
+class HeldBack(Exception):  # noqa: N818 - nothing is wrong with the request
+    """The form may not leave any more: it was not sent."""
+
+
 class Line(Generic[T]):
     """A transport with at most one connection, used by one request at a time."""
 
-    __slots__ = ("_socket", "aborted", "deadline", "idle_since", "sent", "transport")
+    __slots__ = ("_socket", "aborted", "deadline", "idle_since", "may_leave", "sent", "transport")
 
     def __init__(self, transport: T) -> None:
         self.transport = transport
@@ -42,13 +46,18 @@ class Line(Generic[T]):
         self.aborted = False
         self.sent = False
         """The request's body has begun to leave: from here on it may be carried out."""
+        self.may_leave: Callable[[], bool] | None = None
+        """Asked just before that; False stops the request with `HeldBack`."""
         self._socket: socket.socket | None = None
 
     def trace(self, step: str, facts: Mapping[str, Any]) -> None:
         """Take note of a step of the HTTP library, which calls this at each of them."""
         if step.endswith(".send_request_body.started"):
             # CONNECT to a proxy takes this step too, and carries nothing of ours.
-            self.sent = self.sent or facts["request"].method != b"CONNECT"
+            if facts["request"].method != b"CONNECT":
+                if self.may_leave is not None and not self.may_leave():
+                    raise HeldBack
+                self.sent = True
         elif step.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = facts["return_value"].get_extra_info("socket")
             if self.aborted:

@@ -118,9 +118,12 @@ def daemon_metrics(counts: Counts, now: float, *, listed: bool) -> Iterator[Metr
         ("credentials_listed", "1 if each credential has series of its own, 0 if there are too many.", listed),
     ):
         yield GaugeMetricFamily(f"rotator_{name}", text, float(value))
-    if counts.owner is not None:
+    if counts.leases:
         text = "1 if this process holds the Lease and refreshes, 0 if it stands by; absent without Leases."
-        yield GaugeMetricFamily("rotator_owner", text, counts.owner)
+        owner = GaugeMetricFamily("rotator_owner", text, labels=["lease"])
+        for lease, held in counts.leases:
+            owner.add_metric([lease], float(held))
+        yield owner
 
 
 def credential_metrics(shown: Sequence[CredentialView], now: float) -> Iterator[Metric]:

@@ -91,7 +91,7 @@ class _Desk:
             )  # fmt: skip
 
     def counts(self) -> Counts:
-        return Counts(0.0, 0.0, 0, 0, 0, 0, 0, last_reload_good=True, last_reload_at=0.0, owner=True)
+        return Counts(0.0, 0.0, 0, 0, 0, 0, 0, last_reload_good=True, last_reload_at=0.0, leases=(("rotator", True),))
 
 
 class _Noon:

@@ -1,0 +1,57 @@
+"""The replicas of a release: Leases say who owns what, copies of the owners' states come by a watch."""
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from rotator.adapters.kubernetes.copies import Copies
+from rotator.adapters.kubernetes.leases import Leases
+from rotator.adapters.kubernetes.store import SecretStore
+from rotator.adapters.kubernetes.wire import Api
+from rotator.core.state import CredentialState
+
+_START_PATIENCE: Final = 5.0
+
+
+class KubernetesPeers:
+    """Implements `rotator.ports.Peers`."""
+
+    def __init__(self, api: Api, store: SecretStore, leases: Leases, close_api: Callable[[], None]) -> None:
+        """Take part in nothing before `start`. `close_api` is called last."""
+        self._close_api = close_api
+        self._api = api
+        self._store = store
+        self._leases = leases
+        self._copies: Copies | None = None
+        self.term = leases.term
+        self.may_spend = leases.may_spend
+        self.owner = leases.owner
+        self.leases = leases.held
+
+    def start(
+        self,
+        names: Collection[str],
+        came: Callable[[str, CredentialState], None],
+        changed: Callable[[], None],
+        busy: Callable[[], Collection[str]],
+    ) -> None:
+        """Take part; see `rotator.ports.Peers`. Copies first: who owns a credential from the start loads it itself."""
+        self._copies = Copies(self._api, self._store.collection, self._store.prefix, self._store.timeout, came)
+        self._copies.follow(names, _START_PATIENCE)
+        self._leases.start(changed, busy, _START_PATIENCE)
+
+    def follow(self, names: Collection[str]) -> None:
+        """Follow these credentials from now on."""
+        if self._copies is not None:
+            self._copies.follow(names, 0.0)
+
+    def trouble(self) -> str:
+        """Say why the API server does not serve us; see `rotator.ports.Peers`."""
+        watch = self._copies.trouble if self._copies is not None else ""
+        return self._leases.trouble() or watch
+
+    def close(self) -> None:
+        """Hand over everything at once."""
+        if self._copies is not None:
+            self._copies.close()
+        self._leases.close()
+        self._close_api()

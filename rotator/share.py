@@ -1,0 +1,233 @@
+"""The line where several replicas share a store: the owner of a credential refreshes it, the others follow.
+
+What is added to `rotate`: nobody but the owner reserves, a new owner reads the store before it spends anything,
+the lease is looked at again just before the form leaves, and whoever finds that another has written gives way.
+"""
+
+import threading
+from dataclasses import replace
+from typing import Final
+
+from rotator.core.model import Fingerprinter, Halt, Publish, Reason, TokenRequest, TokenSet, Wait
+from rotator.core.schedule import next_action
+from rotator.core.sharing import copied, follower_action, is_newer, taken_up, without_shared, wonders
+from rotator.core.state import CredentialState
+from rotator.credential import UNSEEN, Credential
+from rotator.intake import Intake
+from rotator.ports import Clock, Notice, Observer, Ownership, Problem, SharedStore
+from rotator.rotate import Rotator
+from rotator.save import SAVE_RETRY, Saver
+
+_NO_COPY_YET: Final = 5.0
+
+
+class SharingRotator(Rotator):
+    """Steps credentials that other replicas step too."""
+
+    def __init__(
+        self,
+        store: SharedStore,
+        clock: Clock,
+        observer: Observer,
+        fingerprint: Fingerprinter,
+        stopping: threading.Event,
+        *,
+        ownership: Ownership,
+    ) -> None:
+        """Take the ports."""
+        super().__init__(store, clock, observer, fingerprint, stopping)
+        self._shared = store
+        self._ownership = ownership
+        self._saver = FencedSaver(store, clock, observer)
+        self.intake: SharedIntake = SharedIntake(store, self._saver, clock, observer, ownership)
+
+    def refusal(self, credential: Credential) -> Problem | None:
+        """Say why nobody may be served here: another replica owns the credential."""
+        if self._ownership.term(credential.name) is not None:
+            return None
+        owner = self._ownership.owner(credential.name)
+        who = f"{owner} refreshes {credential.name}; ask there" if owner else "no replica has the lease; try again soon"
+        return Problem(Reason.NOT_OWNER, f"this replica follows: {who}")
+
+    def held_by(self, credential: Credential) -> str | None:
+        """Return who owns the credential; None: this process."""
+        name = credential.name
+        return None if self._ownership.term(name) is not None else self._ownership.owner(name)
+
+    def follow(self, credential: Credential, stored: CredentialState) -> bool:
+        """Take over a newer copy; False if it changes nothing here. What this process owns is no copy's business."""
+        with credential.lock:
+            mine = credential.state
+            term = self._ownership.term(credential.name)
+            if credential.unsaved or (term is not None and term == credential.term):
+                return False
+            if mine is not None and (mine.refresh_started_at is not None or is_newer(mine, stored)):
+                return False  # a request is under way, or this is old news
+            plan = credential.plan
+            credential.state = copied(stored, mine, plan.policy, plan.grant, plan.scope)
+            credential.durable_generation, credential.problem = stored.generation, None
+        return True
+
+    def _step(self, credential: Credential) -> Wait | Halt:
+        term = self._ownership.term(credential.name)
+        outcome: Wait | Halt | None
+        if term is None:
+            outcome = self._follow(credential)
+        elif credential.term == term:
+            return super()._step(credential)
+        else:
+            outcome = self._at_rest(credential)
+            if outcome is None:
+                if self.intake.take_up(credential, term):
+                    return super()._step(credential)
+                credential.asked = False
+                outcome = Wait(self._clock.now() + SAVE_RETRY, Reason.STATE_UNREADABLE)
+        self._answer_waiters(credential)
+        return outcome
+
+    def _at_rest(self, credential: Credential) -> Wait | Halt | None:
+        """Publish by the copy of a credential that has come to us and is not due: None if more is to be done.
+
+        So a replica that takes over thousands of credentials reads each from the store when it is due, not at once.
+        """
+        plan, unseen = credential.plan, credential.seen_stamp is UNSEEN
+        news = plan.seed is not None and (unseen or self.intake.inputs_changed(credential))
+        if credential.state is None or credential.asked or credential.unsaved or news:
+            return None
+        self.publisher.publish_due(credential)
+        now = self._clock.now()
+        action = next_action(credential.state, plan.policy, plan.grant, plan.sink_refs, now, credential.spread)
+        if isinstance(action, Publish):
+            return Wait(now, "publish")
+        return action if isinstance(action, Wait | Halt) else None
+
+    def _follow(self, credential: Credential) -> Wait:
+        """Keep this replica's own outputs up to date; save what the answer to our last request brought."""
+        credential.asked = False
+        plan = credential.plan
+        if credential.term is not None:
+            with credential.lock:
+                credential.term = None
+                if credential.state is not None:
+                    credential.state = without_shared(credential.state, plan.sink_refs)
+        saved, looked = self._saver.save_unsaved(credential), False
+        while (state := credential.state) is not None:
+            now = self._clock.now()
+            action = follower_action(state, plan.sink_refs, now)
+            if isinstance(action, Publish):
+                self.publisher.publish(credential, action.sink)
+            elif not saved:
+                return Wait(now + SAVE_RETRY, Reason.SAVE_FAILED)
+            elif not looked and wonders(state, now):
+                looked = True
+                self._look(credential)
+            else:
+                return action
+        return Wait(self._clock.now() + _NO_COPY_YET, "follower")
+
+    def _look(self, credential: Credential) -> None:
+        loaded = self._shared.look(credential.name)
+        if not isinstance(loaded, Problem) and loaded.state is not None:
+            self.follow(credential, loaded.state)
+
+    def _refresh(self, credential: Credential, state: CredentialState, why: str) -> bool:
+        if not self._may_spend(credential):
+            return False
+        return super()._refresh(credential, state, why)
+
+    def _may_spend(self, credential: Credential) -> bool:
+        """Tell whether the lease that memory was taken up in lasts longer than a request and its save."""
+        owner, plan = self._ownership, credential.plan
+        return owner.term(credential.name) == credential.term and owner.may_spend(credential.name, plan.longest_request)
+
+    def _form(
+        self, credential: Credential, tokens: TokenSet | None, extra: tuple[tuple[str, str], ...]
+    ) -> TokenRequest:
+        form = super()._form(credential, tokens, extra)
+        return replace(form, may_leave=lambda: self._may_spend(credential))
+
+    def _newer_in_store(self, _credential: Credential, _state: CredentialState) -> CredentialState | None:
+        """Look for nothing: the next save finds out whether another replica has written, and gives way."""
+        return None
+
+
+class SharedIntake(Intake):
+    """Opens credentials in a store that others write to."""
+
+    def __init__(
+        self, store: SharedStore, saver: Saver, clock: Clock, observer: Observer, ownership: Ownership
+    ) -> None:
+        """Take the ports."""
+        super().__init__(store, saver, clock, observer)
+        self._ownership = ownership
+
+    def take_up(self, credential: Credential, term: int) -> bool:
+        """Read the durable state at the beginning of a term: memory is not the truth then. False: it cannot be read."""
+        with credential.lock:
+            if credential.term == term:
+                return True
+            loaded = self._store.load(credential.name)
+            if isinstance(loaded, Problem):
+                if credential.problem != loaded:
+                    self._observer.notify(Notice("state_unreadable", loaded.text, credential.name, "error"))
+                credential.problem = loaded
+                return False
+            stored = loaded.state or CredentialState()
+            ahead = resume(credential, stored, self._clock.now())
+            credential.term = term
+        if ahead:
+            text = "the store is behind this replica's memory: what memory holds is saved"
+            self._observer.notify(Notice("store_behind", text, credential.name, "warning"))
+        elif stored.refresh_started_at is not None:
+            text = "the last owner stopped between sending a refresh and saving its answer"
+            self._observer.notify(Notice("refresh_interrupted", text, credential.name, "warning"))
+        return True
+
+    def open(self, credential: Credential) -> bool:
+        """Read the durable state as an owner; False if it cannot be read now, or is another's."""
+        term = self._ownership.term(credential.name)
+        return term is not None and self.take_up(credential, term)
+
+    def adopt(self, credential: Credential, tokens: TokenSet, seed_fingerprint: str | None = None) -> Problem | None:
+        """Take over the tokens of a login or a seed, on top of what is stored."""
+        if not self.open(credential):
+            return credential.problem or Problem(Reason.NOT_OWNER, f"another replica refreshes {credential.name} now")
+        return super().adopt(credential, tokens, seed_fingerprint)
+
+
+class FencedSaver(Saver):
+    """Writes states where another replica may have written before; the token set that was issued last counts."""
+
+    def save(
+        self, credential: Credential, state: CredentialState, *, reserving: bool = False, holds_new_pair: bool = False
+    ) -> bool:
+        """Save as the base does. When another has written: save over an older state, give way to a newer one."""
+        if super().save(credential, state, reserving=reserving, holds_new_pair=holds_new_pair):
+            return True
+        problem = credential.save_problem
+        if problem is None or problem.reason is not Reason.FENCED:
+            return False
+        loaded = self._store.load(credential.name)
+        if isinstance(loaded, Problem):
+            return False  # tried again each second, and as conditional as before
+        ahead = resume(credential, loaded.state or CredentialState(), self._clock.now())
+        credential.save_problem = None
+        if ahead:
+            return not reserving and super().save(credential, state, holds_new_pair=holds_new_pair)
+        text = "another replica has written the state; it is taken up, and nothing was sent by this one"
+        self._observer.notify(Notice("gave_way", text, credential.name, "warning"))
+        return False
+
+
+def resume(credential: Credential, stored: CredentialState, now: float) -> bool:
+    """Go on with the stored state, or with memory if that holds a newer token set: True then. Lock held."""
+    mine = credential.state
+    credential.problem, credential.durable_generation = None, stored.generation
+    if mine is not None and is_newer(mine, stored):
+        credential.unsaved = True
+        return True
+    plan = credential.plan
+    names = tuple(sink.name for sink in plan.sinks)
+    credential.state = taken_up(credential.name, stored, mine, plan.policy, plan.grant, plan.scope, names, now)
+    credential.unsaved = False
+    return False

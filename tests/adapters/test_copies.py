@@ -1,0 +1,114 @@
+"""How followers hear of new states, on a real API server: at once, also after a watch has ended."""
+
+from collections.abc import Generator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from rotator.adapters.kubernetes.client import KubernetesClient
+from rotator.adapters.kubernetes.copies import Copies
+from rotator.adapters.kubernetes.store import SecretStore
+from rotator.core.state import CredentialState
+from tests.adapters.secrets import SECONDS, store_client
+from tests.process.rig import wait_until
+from tests.samples import state_of
+from tests.testbed.kubernetes.cluster import Namespace
+from tests.testbed.kubernetes.proxy import Proxy
+from tests.testbed.kubernetes.release import role
+
+
+@pytest.fixture
+def store(namespace: Namespace, tmp_path: Path) -> Generator[SecretStore]:
+    """Return the owner's store."""
+    with store_client(namespace, tmp_path) as (client, name):
+        yield SecretStore(client, name, "state-", SECONDS)
+
+
+class Follower:
+    """Remembers what came."""
+
+    def __init__(self, namespace: Namespace, path: Path, names: list[str], url: str = "", *, by_name: bool) -> None:
+        self.seen: dict[str, int] = {}
+        self.order: list[tuple[str, int]] = []
+        secrets = [f"state-{name}" for name in names]
+        rule = role((), by_name=False)[0] | ({"resourceNames": secrets} if by_name else {})
+        account = namespace.account(rule, name="follower")
+        config = account.kubeconfig(path).read_text()
+        path.write_text(config.replace(namespace.cluster.url, url or namespace.cluster.url))
+        self.client = KubernetesClient({"KUBECONFIG": str(path)})
+        collection = f"/api/v1/namespaces/{namespace.name}/secrets"
+        self.copies = Copies(self.client, collection, "state-", SECONDS, self._came)
+        self.copies.follow(names, SECONDS)
+
+    def _came(self, name: str, state: CredentialState) -> None:
+        self.seen[name] = state.generation
+        self.order.append((name, state.generation))
+
+    def close(self) -> None:
+        """End the watch."""
+        self.copies.close()
+        self.client.close()
+
+
+@pytest.mark.parametrize(("number", "by_name"), [(2, True), (20, False)])
+def test_what_is_stored_comes_at_the_start_and_then_as_it_is_written(
+    store: SecretStore, namespace: Namespace, tmp_path: Path, number: int, by_name: bool
+) -> None:
+    """With few credentials the Role names each Secret; with many, one watch is for all."""
+    names = [f"c{one}" for one in range(number)]
+    assert store.save("c0", state_of(1)) is None
+    follower = Follower(namespace, tmp_path / "follower", names, by_name=by_name)
+    try:
+        assert follower.seen == {"c0": 1}
+        assert store.save("c0", state_of(2)) is None
+        assert store.save("c1", state_of(1)) is None
+        wait_until(lambda: follower.seen == {"c0": 2, "c1": 1}, "the copies come")
+        assert not follower.copies.trouble
+    finally:
+        follower.close()
+
+
+def test_a_watch_goes_on_where_it_ended(store: SecretStore, namespace: Namespace, tmp_path: Path) -> None:
+    """H10: cut off for a while, a follower gets what it missed, in order and once."""
+    address = urlsplit(namespace.cluster.url)
+    with Proxy((address.hostname or "", address.port or 0)) as proxy:
+        assert store.save("c0", state_of(1)) is None
+        follower = Follower(namespace, tmp_path / "follower", ["c0"], proxy.url, by_name=True)
+        try:
+            proxy.cut()
+            wait_until(lambda: follower.copies.trouble, "the cut is noticed")
+            assert store.save("c0", state_of(2)) is None
+            proxy.open()
+            wait_until(lambda: follower.seen["c0"] == 2, "the copy comes")
+            assert follower.order == [("c0", 1), ("c0", 2)]
+            wait_until(lambda: not follower.copies.trouble, "the trouble is over")
+        finally:
+            follower.close()
+
+
+def test_credentials_that_are_added_are_followed_and_others_no_longer(
+    store: SecretStore, namespace: Namespace, tmp_path: Path
+) -> None:
+    """A reload changes what is watched."""
+    follower = Follower(namespace, tmp_path / "follower", ["c0", "c1"], by_name=True)
+    try:
+        follower.copies.follow(["c1"], SECONDS)
+        assert store.save("c1", state_of(1)) is None
+        wait_until(lambda: follower.seen == {"c1": 1}, "the copy comes")
+    finally:
+        follower.close()
+
+
+def test_a_state_that_cannot_be_read_is_told_and_changes_nothing(
+    store: SecretStore, namespace: Namespace, tmp_path: Path
+) -> None:
+    """G8: a follower goes on with what it has."""
+    assert store.save("c0", state_of(1)) is None
+    follower = Follower(namespace, tmp_path / "follower", ["c0"], by_name=True)
+    try:
+        namespace.edit("secrets", "state-c0", {"data": {"state": "eA=="}})
+        wait_until(lambda: "state-c0" in follower.copies.trouble, "it is told")
+        assert follower.seen == {"c0": 1}
+    finally:
+        follower.close()
