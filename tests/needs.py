@@ -30,6 +30,7 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "openssl": ("openssl", "version"),
     # Where packages come from, or a cache, answers.
     "package index": (sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "mdurl"),
+    "prometheus": ("prometheus", "--version"),
     "promtool": ("promtool", "--version"),
     "root": None,
     "strace": ("strace", "-f", "-o", "/dev/null", "true"),

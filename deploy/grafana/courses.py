@@ -195,6 +195,7 @@ def daemons() -> list[Panel]:
             ),
             mappings=texts({"1": ("owner", GREEN), "0": ("follower", BLUE)}),
             span=12,
+            height=5,
         ),
         timeline(
             "Scrapes",
@@ -202,6 +203,7 @@ def daemons() -> list[Panel]:
             query(f"max by (namespace, job, instance) (up{{{WHERE}}})", "{{namespace}} {{instance}}"),
             mappings=texts({"1": ("up", GREEN), "0": ("down", RED)}),
             span=12,
+            height=5,
         ),
         listing(
             "Versions",
@@ -226,6 +228,7 @@ def daemons() -> list[Panel]:
                         "mappings": json_of(texts({"1": ("in force", GREEN), "0": ("refused", RED)})),
                         **COLOURED,
                         "custom.width": 120,
+                        "custom.align": "left",
                     },
                 ),
                 ("Started", FROM_NOW),

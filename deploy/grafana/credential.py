@@ -78,8 +78,8 @@ def _figures() -> list[Any]:
         state,
         figure(
             "Access token ends in",
-            "Time until the access token is over; below zero it is over and readers are refused.",
-            instant(f"max(rotator_access_token_expiry_timestamp_seconds{{{_ONE}}}) - time()"),
+            "Time until the access token is over; below zero it is over. While no daemon answers, what was known last.",
+            instant(f"max(last_over_time(rotator_access_token_expiry_timestamp_seconds{{{_ONE}}}[$__range])) - time()"),
             unit="s",
             steps=((None, RED), (0, GREEN)),
             decimals=0,
@@ -89,7 +89,9 @@ def _figures() -> list[Any]:
             "Refresh token ends in",
             "Time until the refresh token is over; from then on only a login helps. Not known if neither the server "
             "nor the configuration says so.",
-            instant(f"max(rotator_refresh_token_expiry_timestamp_seconds{{{_ONE}}}) - time()"),
+            instant(
+                f"max(last_over_time(rotator_refresh_token_expiry_timestamp_seconds{{{_ONE}}}[$__range])) - time()"
+            ),
             unit="s",
             steps=((None, RED), (2 * _DAY, ORANGE), (7 * _DAY, GREEN)),
             decimals=0,
@@ -147,7 +149,7 @@ def _sawtooth() -> Any:
             ref="B",
         ),
         query(f"{lifetime} / 60", "lifetime", ref="C"),
-        unit="suffix: min",
+        unit="suffix:min",
         span=24,
         height=9,
         colors={"age": GREEN, "next request": ORANGE, "lifetime": RED},

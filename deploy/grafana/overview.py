@@ -33,7 +33,17 @@ from deploy.grafana.runbooks import RUNBOOKS
 
 _DAY: Final = 86_400
 _NEEDS_SOMEBODY: Final = "reauthorization_required|login_required|state_unreadable|refused|suspect"
-_NOT_WELL: Final = f'rotator_state{{{WHERE}, state!~"valid|starting"}} == 1'
+_NOT_WELL: Final = " or ".join(
+    (
+        f'rotator_state{{{WHERE}, state!~"valid|starting"}} == 1',
+        f"rotator_failing{{{WHERE}}}",
+        f"rotator_pair_unsaved{{{WHERE}}} == 1",
+        f"rotator_clock_suspect{{{WHERE}}} == 1",
+        f"rotator_fuse_blown{{{WHERE}}} == 1",
+        f"rotator_output_consecutive_failures{{{WHERE}}} > 0",
+    )
+)
+_OF_THOSE: Final = f" and on ({EACH}) ({_NOT_WELL})"
 _TO_CREDENTIAL: Final = {
     "title": "Show ${__value.raw}",
     "url": f"/d/{CREDENTIAL}?${{datasource:queryparam}}&var-job=${{__data.fields.Job}}"
@@ -71,7 +81,10 @@ def _annotations() -> list[dict[str, Any]]:
 
 
 def _figures() -> list[Any]:
-    left = f'min(rotator_fleet_{{what}}_remaining_seconds{{{{{WHERE}, fraction="0.0"}}}})'
+    left = (
+        f'min(rotator_fleet_{{what}}_remaining_seconds{{{{{WHERE}, fraction="0.0"}}}})'
+        f" or min(last_over_time(rotator_{{what}}_expiry_timestamp_seconds{{{{{WHERE}}}}}[$__range])) - time()"
+    )
     return [
         figure(
             "Need somebody",
@@ -90,7 +103,8 @@ def _figures() -> list[Any]:
         ),
         figure(
             "First access token ends in",
-            "Time until the first access token is over. It falls and rises with each refresh; below zero, one is over.",
+            "Time until the first access token is over; below zero, one is over. While no daemon answers, what was "
+            "known last.",
             instant(left.format(what="access_token")),
             unit="s",
             steps=((None, RED), (0, ORANGE), (300, GREEN)),
@@ -99,7 +113,7 @@ def _figures() -> list[Any]:
         figure(
             "First refresh token ends in",
             "Time until the first refresh token is over: from then on only a login helps. Orange a week, red two days "
-            "ahead.",
+            "ahead. While no daemon answers, what was known last.",
             instant(left.format(what="refresh_token")),
             unit="s",
             steps=((None, RED), (2 * _DAY, ORANGE), (7 * _DAY, GREEN)),
@@ -173,12 +187,13 @@ def _urgent() -> list[Any]:
         ),
         listing(
             "Credentials that are not well",
-            "Every credential that is neither valid nor starting, the most urgent first. The name leads to its life; "
-            "the reason is a word of docs/reference/metrics.md.",
-            rows(f"max by ({EACH}, state) ({_NOT_WELL})", ref="State"),
-            rows(f"max by ({EACH}, reason) (rotator_failing{{{WHERE}}} == 1)" + _of_those(), ref="Why"),
+            "Every credential whose state, last request, save, clock or output is not as it should be; the first to "
+            "end on top. The name leads to its life; docs/reference/metrics.md explains the reasons.",
+            rows(f"max by ({EACH}, state) (rotator_state{{{WHERE}}} == 1)" + _OF_THOSE, ref="State"),
+            rows(f"max by ({EACH}, reason) (rotator_failing{{{WHERE}}})", ref="Why"),
+            rows(f"count by ({EACH}) (rotator_output_consecutive_failures{{{WHERE}}} > 0)", ref="Outputs"),
             *(
-                rows(f"1000 * max by ({EACH}) (rotator_{name}_timestamp_seconds{{{WHERE}}})" + _of_those(), ref=ref)
+                rows(f"1000 * max by ({EACH}) (rotator_{name}_timestamp_seconds{{{WHERE}}})" + _OF_THOSE, ref=ref)
                 for ref, name in (
                     ("Access", "access_token_expiry"),
                     ("Refresh", "refresh_token_expiry"),
@@ -189,23 +204,25 @@ def _urgent() -> list[Any]:
                 "credential": "Credential",
                 "state": "State",
                 "reason": "Why",
-                "Value #Access": "Access token ends",
-                "Value #Refresh": "Refresh token ends",
-                "Value #Next": "Next attempt",
+                "Value #Access": "Access ends",
+                "Value #Refresh": "Refresh ends",
+                "Value #Next": "Next request",
+                "Value #Outputs": "Outputs failing",
                 "job": "Job",
                 "instance": "Instance",
             },
             overrides=[
                 ("Credential", {"links": [_TO_CREDENTIAL], "custom.width": 135}),
                 ("State", {"mappings": json_of(STATE_WORDS), **COLOURED}),
-                ("Why", {"custom.width": 130}),
-                ("Access token ends", FROM_NOW),
-                ("Refresh token ends", FROM_NOW),
-                ("Next attempt", FROM_NOW),
+                ("Why", {"custom.width": 125}),
+                ("Access ends", FROM_NOW),
+                ("Refresh ends", FROM_NOW),
+                ("Next request", FROM_NOW),
+                ("Outputs failing", {"custom.width": 115}),
                 ("Job", _QUIET),
             ],
-            sort="Access token ends",
-            none="All credentials are well.",
+            sort="Access ends",
+            none="None is known not to be.",
         ),
     ]
 

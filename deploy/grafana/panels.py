@@ -95,7 +95,7 @@ def lines(
         .height(height)
         .span(span)
         .line_width(0 if bars else 2)
-        .fill_opacity(80 if bars else 70 if stacked else 0 if below_zero else 8)
+        .fill_opacity(80 if bars else 70 if stacked else 0)
         .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
         .show_points(common.VisibilityMode.AUTO)
         .point_size(4)
@@ -111,7 +111,7 @@ def lines(
     if not below_zero:
         panel.min(0)
     if decimals is not None:
-        panel.decimals(decimals)
+        panel.decimals(decimals).axis_soft_max(1)
     if stacked:
         panel.stacking(looks.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     if shows_steps:

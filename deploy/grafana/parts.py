@@ -24,8 +24,8 @@ WHERE: Final = 'job=~"$job", namespace=~"$namespace", instance=~"$instance"'
 
 EACH: Final = "namespace, job, instance, credential"
 """The labels by which tables tell credentials apart."""
-COLOURED: Final = {"custom.cellOptions": {"type": "color-text"}, "custom.width": 185}
-FROM_NOW: Final = {"unit": "dateTimeFromNow", "custom.width": 130, "custom.align": "left"}
+COLOURED: Final = {"custom.cellOptions": {"type": "color-text"}, "custom.width": 180}
+FROM_NOW: Final = {"unit": "dateTimeFromNow", "custom.width": 120, "custom.align": "left"}
 """How cells show a word with a colour, and an instant in milliseconds."""
 
 GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "green", "yellow", "orange", "red", "blue", "purple", "text"
@@ -37,8 +37,8 @@ STATES: Final[Mapping[str, str]] = {
     Standing.REFUSED: ORANGE,
     Standing.SUSPECT: "dark-orange",
     Standing.REAUTHORIZATION_REQUIRED: RED,
-    Standing.LOGIN_REQUIRED: "semi-dark-red",
-    Standing.STATE_UNREADABLE: "dark-red",
+    Standing.LOGIN_REQUIRED: "light-red",
+    Standing.STATE_UNREADABLE: "semi-dark-red",
 }
 """Green runs by itself, yellow to orange may need somebody, red does."""
 OUTCOMES: Final = {"granted": GREEN, "refused": RED, "unavailable": YELLOW, "ambiguous": PURPLE, "late": BLUE}
