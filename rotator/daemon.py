@@ -143,7 +143,7 @@ class Daemon:
         patience = self._config.daemon.drain_timeout
         under_way = self._agenda.under_way
         text = f"token requests under way, whose answers are waited for: {under_way}"
-        self._systemd.stopping(f"stopping; {text}" if under_way else "stopping", patience + _LAST_SAVES_SECONDS)
+        self._systemd.stopping(f"stopping: {text}" if under_way else "stopping", patience + _LAST_SAVES_SECONDS)
         self._notify(Notice("stopping", text))
         if not await asyncio.get_running_loop().run_in_executor(self._helpers, self._agenda.wait_idle, patience):
             self._assembly.abort_all()

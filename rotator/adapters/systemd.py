@@ -10,8 +10,8 @@ import time
 from collections.abc import MutableMapping
 from typing import Final
 
-_START_SECONDS: Final = 60.0
-"""What each step of a start may take: a very large fleet's state on a slow disk."""
+_STEP_SECONDS: Final = 60.0
+"""What each step of a start, or a reload, may take: a very large fleet's files on a slow disk."""
 _LONGEST_SWEEP: Final = 1.0
 _STATUS_SECONDS: Final = 60.0
 """A line that only says the same more exactly is not worth waking anybody sooner."""
@@ -63,7 +63,7 @@ class Systemd:
 
     def starting(self, what: str) -> None:
         """Say what the start is at, and that it goes on (case I2)."""
-        self._send(STATUS=what, EXTEND_TIMEOUT_USEC=_microseconds(_START_SECONDS))
+        self._send(STATUS=what, EXTEND_TIMEOUT_USEC=_microseconds(_STEP_SECONDS))
 
     def ready(self) -> None:
         """Say that the daemon works, after its start or a reload."""
@@ -89,7 +89,8 @@ class Systemd:
 
     def reloading(self) -> None:
         """Say that the configuration is read anew; `ready` ends it."""
-        self._send(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        extend = _microseconds(_STEP_SECONDS)
+        self._send(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000, EXTEND_TIMEOUT_USEC=extend)
 
     def stopping(self, what: str, seconds: float) -> None:
         """Say that the end has begun, and how long it may take."""

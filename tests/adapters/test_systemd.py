@@ -73,6 +73,7 @@ def test_a_reload_carries_the_instant_that_systemd_compares(address: str) -> Non
         after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         wait_until(lambda: ear.heard, "a message")
     assert ear.heard[0].fields["RELOADING"] == "1"
+    assert ear.heard[0].fields["EXTEND_TIMEOUT_USEC"] == "60000000"
     assert before <= int(ear.heard[0].fields["MONOTONIC_USEC"]) <= after
 
 
@@ -145,7 +146,13 @@ def test_a_full_queue_holds_nobody_up_and_loses_nothing(address: str) -> None:
         systemd.alive()
         with pytest.raises(BlockingIOError):
             listener.recv(4096)
-    assert [line.partition("=")[0] for line in told] == ["RELOADING", "MONOTONIC_USEC", "STATUS", "READY"]
+    assert [line.partition("=")[0] for line in told] == [
+        "RELOADING",
+        "MONOTONIC_USEC",
+        "EXTEND_TIMEOUT_USEC",
+        "STATUS",
+        "READY",
+    ]
 
 
 @pytest.mark.parametrize("address", ["/nowhere/at/all", "vsock:2:1234", "relative", f"/{'x' * 200}"])

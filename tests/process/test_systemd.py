@@ -138,7 +138,7 @@ def test_a_stop_says_how_long_it_may_take(life: Life, ear: Ear) -> None:
         daemon.wait_until(lambda: ear.all("STOPPING"), "STOPPING")
         assert ear.heard[-1].fields == {
             "STOPPING": "1",
-            "STATUS": "stopping; token requests under way, whose answers are waited for: 1",
+            "STATUS": "stopping: token requests under way, whose answers are waited for: 1",
             "EXTEND_TIMEOUT_USEC": "70000000",
         }
         assert not events(daemon, "stopped")

@@ -14,7 +14,7 @@ def test_a_stop_during_a_token_call_waits_for_the_answer(installed: Installed) -
     installed.machine.run("systemctl", "--no-block", "stop", UNIT)
     installed.wait_until(lambda: installed.state() == "deactivating", "the stop has begun")
     said = installed.says()
-    assert said == "stopping: 1 token requests are under way; their answers are waited for"
+    assert said == "stopping: token requests under way, whose answers are waited for: 1"
     installed.wait_until(lambda: installed.state() == "inactive", "it has stopped")
     assert installed.machine.show(UNIT, "Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
     assert installed.stored()["tokens"]["generation"] == 2
