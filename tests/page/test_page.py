@@ -338,8 +338,10 @@ def test_the_daemon_shows_the_page_unless_told_not_to(on: bool, tmp_path: Path) 
 
 
 def test_a_page_that_nobody_opens_costs_no_import() -> None:
-    """The template engine is loaded when somebody first asks for a page."""
-    code = "import sys, rotator.cli.composition; sys.exit('jinja2' in sys.modules)"
+    """The page's code and the template engine are loaded when somebody first asks for a page."""
+    code = (
+        "import sys, rotator.cli.composition; sys.exit(bool({'jinja2', 'rotator.adapters.web.page'} & {*sys.modules}))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

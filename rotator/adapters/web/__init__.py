@@ -3,14 +3,15 @@
 The endpoints are plain functions: Starlette runs those in threads, so a large fleet never blocks the loop.
 """
 
+import functools
 import ipaddress
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,9 +20,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rotator.adapters.web.page import StatusPage
 from rotator.core.standing import CredentialView
 from rotator.ports import Desk
+
+if TYPE_CHECKING:
+    from rotator.adapters.web.page import StatusPage
 
 _CHUNK: Final = 200
 _HEADERS: Final = {
@@ -74,8 +77,22 @@ def make_app(
     pages = (("/metrics", show_metrics), ("/livez", livez), ("/readyz", readyz), ("/status", status))
     routes = [Route(path, endpoint) for path, endpoint in pages]
     if status_page:
-        routes += StatusPage(desk, wall).routes()
+        page = _page_for_people(desk, wall)
+        routes += [Route(path, page) for path in ("/", "/credentials/{name}", "/static/{file}")]
     return _Guard(Starlette(routes=routes), own_names_only=own_names_only)
+
+
+def _page_for_people(desk: Desk, wall: Callable[[], float]) -> Callable[[Request], Awaitable[Response]]:
+    @functools.cache
+    def page() -> "StatusPage":
+        from rotator.adapters.web.page import StatusPage  # noqa: PLC0415 - who never opens it pays nothing for it
+
+        return StatusPage(desk, wall)
+
+    async def show(request: Request) -> Response:
+        return await page().answer(request)
+
+    return show
 
 
 class _Guard:

@@ -17,7 +17,6 @@ from urllib.parse import urlencode
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from rotator import VERSION
 from rotator.adapters.web.show import clock_time, iso, shown, utc
@@ -48,7 +47,7 @@ _WITHOUT_SCRIPT_SECONDS: Final = 30
 
 
 class StatusPage:
-    """Serves the pages. What they need (Jinja2, the files) is loaded when somebody first asks."""
+    """Makes the pages. What they need (Jinja2, the files) is loaded when somebody first asks."""
 
     def __init__(self, desk: Desk, wall: Callable[[], float]) -> None:
         """Show what `desk` knows; `wall` tells the time its instants are compared with."""
@@ -56,29 +55,21 @@ class StatusPage:
         self._wall = wall
         self._turn = asyncio.Lock()
 
-    def routes(self) -> list[Route]:
-        """Return where everything is found."""
-        return [
-            Route("/", self._index),
-            Route("/credentials/{name}", self._credential),
-            Route("/static/{file}", self._static),
-        ]
-
-    async def _index(self, request: Request) -> Response:
-        return await self._made(request, lambda: self._list(request.query_params))
-
-    async def _credential(self, request: Request) -> Response:
-        return await self._made(request, lambda: self._one(request.path_params["name"], request.query_params))
-
-    async def _made(self, request: Request, make: Callable[[], tuple[str, int]]) -> Response:
+    async def answer(self, request: Request) -> Response:
+        """Answer a request for the list, for the credential `name` or for the static `file`, as its path says."""
+        if "file" in request.path_params:
+            return self._static(request, request.path_params["file"])
         async with self._turn:
             if await request.is_disconnected():
                 return Response(status_code=HTTPStatus.NO_CONTENT)  # nobody waits for it any more
-            body, status = await run_in_threadpool(make)
+            if "name" in request.path_params:
+                made = run_in_threadpool(self._one, request.path_params["name"], request.query_params)
+            else:
+                made = run_in_threadpool(self._list, request.query_params)
+            body, status = await made
         return Response(body, status, headers=_HEADERS, media_type="text/html")
 
-    async def _static(self, request: Request) -> Response:
-        file = request.path_params["file"]
+    def _static(self, request: Request, file: str) -> Response:
         if file not in _STATIC:
             return Response("not found\n", HTTPStatus.NOT_FOUND, media_type="text/plain")
         body, tag = _file(file)
