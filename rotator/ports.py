@@ -257,6 +257,11 @@ class Counts:
     leases: tuple[tuple[str, bool], ...] = ()
     """Each Lease, and whether this process holds it; none where nobody else could (a state directory has one owner)."""
 
+    @property
+    def stands_by(self) -> bool:
+        """Whether there are Leases, and this process holds none of them."""
+        return bool(self.leases) and not any(held for _, held in self.leases)
+
 
 class Desk(Protocol):
     """What the web pages, the metrics and the control socket may ask of the daemon.

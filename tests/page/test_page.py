@@ -148,7 +148,7 @@ def test_a_refused_reload_is_told() -> None:
 def test_standing_by_is_told() -> None:
     """Whoever looks at the page of a rotator that does not hold the Lease is told so."""
     desk = DataDesk(credential("one"))
-    desk.numbers = replace(desk.numbers, owner=False)
+    desk.numbers = replace(desk.numbers, leases=(("rotator", False),))
     with served(page_app(desk)) as site:
         assert "This rotator stands by" in words_of(site.get("/")[2].decode())
 
