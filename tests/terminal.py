@@ -10,8 +10,10 @@ import time
 from collections.abc import Mapping
 
 
-def converse(environ: Mapping[str, str], command: list[str], *answers: tuple[str, str]) -> tuple[int, str]:
-    """Run a command at a terminal of its own; give each answer once its question stands there."""
+def converse(
+    environ: Mapping[str, str], command: list[str], *answers: tuple[str, str], patience: float = 30
+) -> tuple[int, str]:
+    """Run a command at a terminal of its own; give each answer once its question stands there. Patience: seconds."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         command, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True,
@@ -19,7 +21,7 @@ def converse(environ: Mapping[str, str], command: list[str], *answers: tuple[str
     )  # fmt: skip
     os.close(slave)
     shown, pending = "", list(answers)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience
     try:
         while time.monotonic() < deadline:
             if not select.select([master], [], [], 0.1)[0]:

@@ -17,9 +17,9 @@ from tests.testbed.systemd.machine import Machine, new_machine
 
 
 @contextmanager
-def bare_machine(directory: Path) -> Generator[Machine]:
+def bare_machine(directory: Path, *, own_network: bool = False) -> Generator[Machine]:
     """A machine that is up and has no rotator."""
-    with new_machine(directory) as machine:
+    with new_machine(directory, own_network=own_network) as machine:
         (machine.disk / "usr/bin/rotator").unlink()
         machine.boot()
         yield machine

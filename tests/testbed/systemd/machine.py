@@ -1,7 +1,7 @@
 """A machine of its own: systemd as PID 1 of a container whose root is a throw-away overlay over this machine's root.
 
 Nothing is downloaded and nothing is left behind: the mounts live in a namespace that ends with the tests' process,
-however that ends. A boot takes some 0.3 s. The network is the host's, loopback included.
+however that ends. A boot takes some 0.3 s. The network is the host's, unless one of its own, a loopback, is wanted.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ Requires=basic.target dbus.service
 After=basic.target dbus.service
 AllowIsolate=yes
 """
-_ENVIRONMENT: Final = {
+ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "SYSTEMD_COLORS": "0",
@@ -66,8 +66,9 @@ _numbers: Final = itertools.count(1)
 class Machine:
     """Boots, is told what to do, and dies in whatever way."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, own_network: bool = False) -> None:
         """Make the machine's disk below an empty directory; it is freed by `close`."""
+        self._network = ["--private-network"] if own_network else []
         self._name = f"rotator-testbed-{os.getpid()}-{next(_numbers)}"
         self._console = directory.with_suffix(".console")
         self._container: subprocess.Popen[bytes] | None = None
@@ -123,10 +124,10 @@ class Machine:
                     "sh", "-ec", _BOOT, "sh", self._name,
                     "systemd-nspawn", "--quiet", "--directory", str(self._root), "--boot", "--register=no",
                     "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off", f"--machine={self._name}",
-                    *_binds(),
+                    *self._network, *_binds(),
                     "systemd.unit=testbed.target",
                 ],
-                env=_ENVIRONMENT | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                env=ENVIRONMENT | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
             )  # fmt: skip
         self._wait_for_boot(self._container)
@@ -173,14 +174,18 @@ class Machine:
 
     # -- use ---------------------------------------------------------------------------------------
 
+    def command(self, *command: str) -> list[str]:
+        """Return the argument vector that runs a command on it, as root of its own."""
+        return ["nsenter", "--target", str(self._leader), "--all", *command]
+
     def run(
         self, *command: str, stdin: str = "", user: str = "root", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on it to its end, as root of its own or as somebody else."""
         become = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         done = subprocess.run(
-            ["nsenter", "--target", str(self._leader), "--all", *become, *command],
-            input=stdin, capture_output=True, text=True, timeout=2 * PATIENCE, check=False, env=_ENVIRONMENT,
+            self.command(*become, *command),
+            input=stdin, capture_output=True, text=True, timeout=2 * PATIENCE, check=False, env=ENVIRONMENT,
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"{command}: {done.stderr}{done.stdout}"
         return done
@@ -226,10 +231,10 @@ def _launcher() -> str:
 
 
 @contextmanager
-def new_machine(directory: Path) -> Generator[Machine]:
+def new_machine(directory: Path, *, own_network: bool = False) -> Generator[Machine]:
     """Return a machine that is switched off, until the end of the block."""
     (directory / "machine").mkdir()
-    machine = Machine(directory / "machine")
+    machine = Machine(directory / "machine", own_network=own_network)
     try:
         yield machine
     finally:

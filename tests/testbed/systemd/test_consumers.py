@@ -105,5 +105,5 @@ def test_no_secret_can_be_seen_from_outside(installed: Installed) -> None:
         (process / "environ").read_bytes(),
         json.dumps(machine.journal()),
     )
-    assert "debug" in installed.log()
+    assert "DEBUG" in installed.log()
     assert re.search(r"Max core file size +0 +0 ", (process / "limits").read_text())
