@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "status": "rotator.cli.status",
     "token": "rotator.cli.token",
     "wait": "rotator.cli.wait",
+    "health": "rotator.cli.health",
     "rotate": "rotator.cli.rotate",
     "reload": "rotator.cli.running",
     "check": "rotator.cli.check",
@@ -65,8 +66,8 @@ def cli() -> None:
     The way in: rotator check, to see whether the configuration is good; rotator login NAME, to get
     the first tokens; rotator run, to keep them fresh; rotator status, to see how things stand.
 
-    login, status, token, wait, rotate and reload talk to the running daemon through its control socket.
-    Without a daemon, all but wait and reload work on the state directory themselves.
+    login, status, token, wait, health, rotate and reload talk to the running daemon through its control socket.
+    Without a daemon, all but wait, health and reload work on the state directory themselves.
     """
 
 
