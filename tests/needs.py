@@ -18,11 +18,14 @@ import pytest
 PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "Debian's Python": ("/usr/bin/python3", "-c", "import ensurepip, venv"),
     "chromium": ("chromium", "--version"),
+    # Images can be built and run, which takes a root with its rights.
+    "containers": (sys.executable, "-B", "-m", "tests.testbed.image.rig"),
     "curl": ("curl", "--version"),
     "dpkg-deb": ("dpkg-deb", "--version"),
     "faketime": ("faketime", "-f", "+1d", "true"),
     "groff": ("groff", "-man", "-Tutf8", "-z", "/dev/null"),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
+    "hadolint": ("hadolint", "--version"),
     "kubernetes": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there"),
     "mandoc": ("mandoc", "-T", "lint", "-W", "error", "/dev/null"),
     "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
