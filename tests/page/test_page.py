@@ -145,12 +145,26 @@ def test_a_refused_reload_is_told() -> None:
         assert "was refused; the one before it stays in force" in words_of(site.get("/")[2].decode())
 
 
-def test_standing_by_is_told() -> None:
-    """Whoever looks at the page of a rotator that does not hold the Lease is told so."""
+@pytest.mark.parametrize(
+    ("leases", "said"),
+    [
+        ((("rotator-0", False), ("rotator-1", False)), "This rotator stands by"),
+        (
+            (("rotator-0", False), ("rotator-1", True)),
+            "This rotator refreshes what belongs to rotator-1; others refresh",
+        ),
+        ((("rotator-0", True),), ""),
+        ((), ""),
+    ],
+)
+def test_who_refreshes_is_told(leases: tuple[tuple[str, bool], ...], said: str) -> None:
+    """Whoever looks at the page of a rotator that does not hold each Lease is told so."""
     desk = DataDesk(credential("one"))
-    desk.numbers = replace(desk.numbers, leases=(("rotator", False),))
+    desk.numbers = replace(desk.numbers, leases=leases)
     with served(page_app(desk)) as site:
-        assert "This rotator stands by" in words_of(site.get("/")[2].decode())
+        words = words_of(site.get("/")[2].decode())
+    assert said in words
+    assert ("This rotator" in words) == (said != "")
 
 
 def test_an_unknown_credential_is_a_404_in_words() -> None:
