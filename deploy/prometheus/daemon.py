@@ -27,8 +27,9 @@ OUTPUTS: Final = (
             for_each(
                 "rotator_output_consecutive_failures > 0 and rotator_output_current == 0\n"
                 "  unless\n"
-                "    rotator_output_token_expiry_timestamp_seconds - time()\n"
-                "      >= ignoring (sink) group_left () rotator_access_token_lifetime_seconds / 6",
+                "    rotator_output_token_expiry_timestamp_seconds\n"
+                "        - ignoring (credential, sink) group_left () rotator_clock_timestamp_seconds\n"
+                "      >= ignoring (sink) group_left () (0.15 * rotator_access_token_lifetime_seconds)",
                 "critical",
                 "{{ $labels.sink }} cannot be written and holds no token that lasts",
                 "1m",

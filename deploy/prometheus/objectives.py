@@ -14,6 +14,7 @@ _BURNS: Final = (("1h", "5m", 14.4), ("6h", "30m", 6), ("1d", "2h", 3), ("3d", "
 _WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 _REFRESH: Final = "job:rotator_refresh_failures:ratio"
 _TOKEN: Final = "job:rotator_credentials_without_token:ratio"
+_NOT_COUNTED: Final = "login_required|reauthorization_required|starting|state_unreadable"
 _FEW: Final = 10
 """Fewer failures than this within the long window say nothing of a rate."""
 
@@ -30,7 +31,7 @@ RECORDS: Final = (
         _TOKEN,
         "sum by (job, namespace) (rotator_fleet_credentials_without_token)\n"
         "  / (sum by (job, namespace)\n"
-        '    (rotator_fleet_credentials{state!~"login_required|reauthorization_required|starting"}) > 0)',
+        f'    (rotator_fleet_credentials{{state!~"{_NOT_COUNTED}"}}) > 0)',
     ),
     *(Record(f"{_TOKEN}_avg{window}", f"avg_over_time({_TOKEN}[{window}])") for window in _WINDOWS),
 )

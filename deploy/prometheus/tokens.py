@@ -31,13 +31,15 @@ _LEFT: Final = (
 TOKENS: Final = (
     Alert(
         "RotatorAccessTokenExpiring",
-        "Refreshing fails, and five sixths of the access token's lifetime are over. When it ends, consumers fail.",
+        "Refreshing fails, and 85 % of the access token's lifetime are over. When it ends, consumers fail.",
         (
             for_each(
-                "rotator_access_token_expiry_timestamp_seconds - time()\n"
-                "    < rotator_access_token_lifetime_seconds / 6\n"
-                "  and ignoring (reason)\n"
-                "    (rotator_failing or time() - rotator_next_refresh_timestamp_seconds > 60)\n"
+                "rotator_access_token_age_seconds > 0.85 * rotator_access_token_lifetime_seconds\n"
+                "  and ignoring (reason) (\n"
+                "    rotator_failing or\n"
+                "    rotator_clock_timestamp_seconds\n"
+                "      - ignoring (credential) group_right () rotator_next_refresh_timestamp_seconds > 60\n"
+                "  )\n"
                 f"  unless ignoring (state) {_NEEDS_LOGIN}",
                 "critical",
                 END + " and cannot be refreshed" + WHY,
@@ -45,7 +47,7 @@ TOKENS: Final = (
             for_fleet(
                 "rotator_fleet_access_tokens_expiring",
                 "critical",
-                "credentials fail to refresh in the last sixth of their access token's lifetime",
+                "credentials fail to refresh in the last 15 % of their access token's lifetime",
             ),
         ),
     ),
@@ -56,7 +58,7 @@ TOKENS: Final = (
             for_each(
                 "rotator_access_token_valid == 0\n"
                 "  unless ignoring (state)\n"
-                '    rotator_state{state=~"login_required|reauthorization_required|starting"} == 1',
+                '    rotator_state{state=~"login_required|reauthorization_required|starting|state_unreadable"} == 1',
                 "critical",
                 "no valid access token; " + ending("ended") + WHY,
                 "1m",

@@ -356,9 +356,9 @@ def test_a_large_fleet_counts_what_the_rules_ask_of_each_credential() -> None:
     views = {
         "well": VIEW,
         "failing early": failing,
-        "failing late": replace(failing, issued_at=NOW - 3001, expires_at=NOW + 599),
-        "due late": replace(VIEW, issued_at=NOW - 3001, expires_at=NOW + 599),
-        "never asked": replace(VIEW, issued_at=NOW - 3001, expires_at=NOW + 599, next_at=NOW - 61),
+        "failing late": replace(failing, issued_at=NOW - 3061, expires_at=NOW + 539),
+        "due late": replace(VIEW, issued_at=NOW - 3061, expires_at=NOW + 539),
+        "never asked": replace(VIEW, issued_at=NOW - 3061, expires_at=NOW + 539, next_at=NOW - 61),
         "over": replace(failing, issued_at=NOW - 3601, expires_at=NOW - 1),
         "without": replace(failing, issued_at=None, expires_at=None),
         "opening": replace(VIEW, standing=Standing.STARTING, issued_at=None, expires_at=None),
@@ -369,7 +369,7 @@ def test_a_large_fleet_counts_what_the_rules_ask_of_each_credential() -> None:
         "day": replace(VIEW, refresh_expires_at=NOW + DAY, refresh_life_began_at=NOW - 29 * DAY),
         "short and fresh": replace(VIEW, refresh_expires_at=NOW + 1800, refresh_life_began_at=NOW),
         "output early": replace(VIEW, outputs=(stuck,)),
-        "output late": replace(VIEW, outputs=(replace(stuck, expires_at=NOW + 599),)),
+        "output late": replace(VIEW, outputs=(replace(stuck, expires_at=NOW + 539),)),
     }
     scraper = Scraper(
         Metrics(DataDesk(*(replace(view, name=name) for name, view in views.items())), 0, FixedClock(NOW))

@@ -6,15 +6,19 @@ Nothing is expected of promtool: each alert that fires is then a difference, whi
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deploy.prometheus.written import ALERTS, RULES
-from tests.rules.station import SCRAPE, Station
+from deploy.prometheus.written import RULES
+from tests.rules.station import Station
 
 ROOT: Final = Path(__file__).parents[2]
-_REPORT: Final = re.compile(r"alertname: (\w+), time: (\w+), *\n\s+exp:\[\s*\], *\n\s+got:\[(.*?)\n {12}\]", re.DOTALL)
+_FIRING: Final = 'max by (alertname, severity) (ALERTS{alertstate="firing"})'
+_ALERTS: Final = re.compile(r"alertname: (\w+), time: (\w+), *\n\s+exp:\[\s*\], *\n\s+got:\[(.*?)\n {12}\]", re.DOTALL)
+_ALERT: Final = re.compile(r"Labels:\{(.*)\}\n\s+Annotations:\{(.*)\},?$", re.MULTILINE)
+_SAMPLES: Final = re.compile(r"expr: .*, time: (\w+),\s*\n\s+exp:.*\n\s+got:(.*)")
 _PAIR: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*")')
 _UNITS: Final = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
@@ -30,20 +34,22 @@ class Firing:
     annotations: dict[str, str]
 
 
-def play(station: Station, directory: Path) -> list[Firing]:
-    """Return every alert that fires, at each evaluation at which it does."""
-    instants = [f"{int(number * SCRAPE)}s" for number in range(int(station.elapsed / SCRAPE))]
+def play(station: Station, directory: Path, alert: str = "") -> list[Firing]:
+    """Return every alert that fires, at each evaluation at which it does; one alert, if named, with all its texts."""
+    interval = station.scrape_interval
+    instants = [station.history + number * interval for number in range(int(station.elapsed / interval))]
     test = {
         "rule_files": [str(ROOT / RULES)],
-        "evaluation_interval": f"{SCRAPE:g}s",
+        "evaluation_interval": f"{interval:g}s",
         "tests": [
             {
-                "interval": f"{SCRAPE:g}s",
+                "interval": f"{interval:g}s",
                 "input_series": station.input_series(),
                 "alert_rule_test": [
-                    {"eval_time": instant, "alertname": alert.name, "exp_alerts": []}
-                    for instant in instants
-                    for alert in ALERTS
+                    {"eval_time": f"{at:.0f}s", "alertname": alert, "exp_alerts": []} for at in instants if alert
+                ],
+                "promql_expr_test": [
+                    {"expr": _FIRING, "eval_time": f"{at:.0f}s", "exp_samples": []} for at in instants
                 ],
             }
         ],
@@ -53,17 +59,23 @@ def play(station: Station, directory: Path) -> list[Firing]:
     run = subprocess.run(
         ["promtool", "test", "rules", str(path)], capture_output=True, text=True, timeout=100, check=False
     )
-    firings = _firings(run.stdout + run.stderr)
-    assert bool(firings) == (run.returncode != 0), run.stdout + run.stderr
+    report = run.stdout + run.stderr
+    firings = [*_alerts(report, station.history), *_samples(report, station.history)]
+    assert bool(firings) == (run.returncode != 0), report
     return firings
 
 
-def _firings(report: str) -> list[Firing]:
-    return [
-        Firing(alert, _seconds(time), _pairs(labels), _pairs(annotations))
-        for alert, time, got in _REPORT.findall(report)
-        for labels, annotations in re.findall(r"Labels:\{(.*)\}\n\s+Annotations:\{(.*)\},?$", got, re.MULTILINE)
-    ]
+def _alerts(report: str, start: float) -> Iterator[Firing]:
+    for alert, time, got in _ALERTS.findall(report):
+        for labels, texts in _ALERT.findall(got):
+            yield Firing(alert, _seconds(time) - start, _pairs(labels), _pairs(texts))
+
+
+def _samples(report: str, start: float) -> Iterator[Firing]:
+    for time, got in _SAMPLES.findall(report):
+        for labels in re.findall(r"\{(.*?)\}", got):
+            pairs = _pairs(labels)
+            yield Firing(pairs["alertname"], _seconds(time) - start, pairs, {})
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -22,9 +22,7 @@ from tests.fakes import FixedClock, MemorySink, MemoryStore
 from tests.samples import AT
 from tests.world import ModelServer
 
-SCRAPE: Final = 30.0
 _TARGET: Final = {"job": "rotator", "instance": "host:9774"}
-_STANDS_STILL: Final = 3600.0
 FULL: Final = Problem(Reason.NO_SPACE, "the disk is full; make room")
 Fault = Callable[[str, float], Answer]
 
@@ -49,9 +47,14 @@ class _Sink(MemorySink):
 class Station:
     """Some credentials of one server, watched. Everything a script may break is a public attribute."""
 
-    def __init__(self, *names: str, policy: RotationPolicy, threshold: int, server: ModelServer | None = None) -> None:
+    def __init__(
+        self, *names: str, policy: RotationPolicy, threshold: int, scrape_interval: float = 30.0, history: float = 0.0
+    ) -> None:
+        self.scrape_interval = scrape_interval
+        self.history = history
+        """Seconds before the beginning in which all was as in the beginning: Prometheus has watched for so long."""
         self.clock = FixedClock(AT)
-        self.server = server or ModelServer()
+        self.server = ModelServer()
         self.fault: Fault | None = None
         """What becomes of each request, instead of an answer."""
         self.store = _Store()
@@ -66,16 +69,26 @@ class Station:
             reloads_good=0, reloads_bad=0, last_reload_good=True, last_reload_at=AT - 86_400,
         )  # fmt: skip
         self.metrics = Metrics(self, threshold, self.clock)  # type: ignore[arg-type] # metrics ask for views and counts
-        self._rotator = Rotator(self.store, self.clock, self.metrics, Fingerprinter(b"key"), threading.Event())
-        self.credentials = [Credential(name, self._plan(policy)) for name in names]
-        self._due = dict.fromkeys(names, AT)
+        self._policy = policy
+        self._names = names
+        self.fault_at: float | None = None
+        self.cured_at: float | None = None
+        self.ends_at: float | None = None
+        """When the fault set in, was mended, and would have cost something: seconds since the beginning."""
+        self.restart()
         self._scrape_at = AT
         self._scrapes = 0
         self.series: dict[str, list[float | None]] = {}
 
-    def _plan(self, policy: RotationPolicy) -> Plan:
+    def restart(self) -> None:
+        """Begin a new life of the daemon over the same disk."""
+        self.rotator = Rotator(self.store, self.clock, self.metrics, Fingerprinter(b"key"), threading.Event())
+        self.credentials = [Credential(name, self._plan()) for name in self._names]
+        self.wake()
+
+    def _plan(self) -> Plan:
         return Plan(
-            policy=policy, grant=Grant.REFRESH_TOKEN, scope="", extra=lambda: (), endpoint=self, server="server:443",
+            policy=self._policy, grant=Grant.REFRESH_TOKEN, scope="", extra=lambda: (), endpoint=self, server="server",
             sinks=(self.sink,), sink_refs=(SinkRef(self.sink.name),),
         )  # fmt: skip
 
@@ -98,16 +111,32 @@ class Station:
 
     # -- what a script does ----------------------------------------------------------------------------
 
-    def login(self, refresh_lifetime: float | None = None, age: float = 0.0) -> None:
-        """Log every credential in, as if so long ago."""
-        began = self.clock.now() - age
-        for credential in self.credentials:
+    def login(self, refresh_lifetime: float | None = None, age: float = 0.0, spread: float = 0.0) -> None:
+        """Log every credential in, with a refresh token of that age; `spread`: not at once, but within so long."""
+        for number, credential in enumerate(self.credentials):
+            at = self.clock.now() - spread * number / len(self.credentials)
             issued = self.server.login()
             tokens = replace(
-                issued, obtained_at=began, expires_at=began + self.server.lifetime, refresh_obtained_at=began,
-                refresh_expires_at=None if refresh_lifetime is None else began + refresh_lifetime,
+                issued, obtained_at=at, expires_at=at + self.server.lifetime, refresh_obtained_at=at - age,
+                refresh_expires_at=None if refresh_lifetime is None else at - age + refresh_lifetime,
             )  # fmt: skip
-            self._rotator.intake.adopt(credential, tokens)
+            self.rotator.intake.adopt(credential, tokens)
+        self.wake()
+
+    def ask(self) -> None:
+        """Ask for a rotation of each credential, as `rotator rotate` does."""
+        for credential in self.credentials:
+            self.rotator.ask(credential)
+        self.wake()
+
+    def breaks(self, ends_after: float | None = None) -> None:
+        """Note that the fault sets in now; what it endangers ends so many seconds later."""
+        self.fault_at = self.elapsed
+        self.ends_at = None if ends_after is None else self.elapsed + ends_after
+
+    def mended(self) -> None:
+        """Note that the fault is mended now."""
+        self.cured_at = self.elapsed
 
     def tell(self, **changes: object) -> None:
         """Change what the daemon counts."""
@@ -131,12 +160,12 @@ class Station:
     def _step(self) -> None:
         for credential in self.credentials:
             if self._due[credential.name] <= self.clock.at:
-                outcome = self._rotator.step(credential)
+                outcome = self.rotator.step(credential)
                 self._due[credential.name] = outcome.until if isinstance(outcome, Wait) else math.inf
 
     def wake(self) -> None:
         """Have every credential looked at, as a login or a changed file does."""
-        self._due = dict.fromkeys(self._due, self.clock.at)
+        self._due = dict.fromkeys(self._names, self.clock.at)
 
     # -- what Prometheus sees --------------------------------------------------------------------------
 
@@ -147,13 +176,13 @@ class Station:
         for family in self.metrics.families() if self.is_up and self.is_known else ():
             if family.name.startswith("rotator_") and family.type != "histogram":
                 for sample in family.samples:
-                    instant = sample.name.endswith("_timestamp_seconds")
-                    seen[_series(sample.name, sample.labels)] = sample.value - AT if instant else sample.value
+                    shift = self.history - AT if sample.name.endswith("_timestamp_seconds") else 0.0
+                    seen[_series(sample.name, sample.labels)] = sample.value + shift
         for name in self.series.keys() | seen.keys():
             values = self.series.setdefault(name, [None] * self._scrapes)
             values.append(seen.get(name))
         self._scrapes += 1
-        self._scrape_at += SCRAPE
+        self._scrape_at += self.scrape_interval
 
     @property
     def elapsed(self) -> float:
@@ -162,7 +191,21 @@ class Station:
 
     def input_series(self) -> list[dict[str, str]]:
         """Return what promtool is to play: a series that vanishes from a scrape is stale at once."""
-        return [{"series": name, "values": _values(values)} for name, values in self.series.items()]
+        return [
+            {"series": name, "values": self._before(name, values) + _values(values)}
+            for name, values in self.series.items()
+        ]
+
+    def _before(self, name: str, values: list[float | None]) -> str:
+        """Return the history of a series: a counter grew as it did in the run until the fault, all else stood still."""
+        count = int(self.history / self.scrape_interval)
+        first = values[0]
+        if not count or first is None:
+            return f"_x{count} " if count else ""
+        scrapes = max(1, int((self.fault_at or 0.0) / self.scrape_interval) - 1)
+        counts = name.partition("{")[0].endswith("_total")
+        each = ((values[scrapes] or 0.0) - first) / scrapes if counts else 0.0
+        return f"{first - each * count:.9g}+{each:.9g}x{count - 1} "
 
 
 def _series(name: str, labels: dict[str, str]) -> str:

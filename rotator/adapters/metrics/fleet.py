@@ -12,18 +12,19 @@ from rotator.core.standing import NEED_A_PERSON, CredentialView, Standing
 _FRACTIONS: Final = (0.0, 0.01, 0.1, 0.5)
 
 # What the alert rules say of each credential where each has series of its own (deploy/prometheus/rules.yaml).
-_LAST_PART: Final = 1 / 6  # of an access token's lifetime: half of what is left when a refresh falls due
+_LAST_PART: Final = 0.15  # of an access token's lifetime: less than half of what is left when a refresh falls due
+_UNKNOWN: Final = (Standing.STARTING, Standing.STATE_UNREADABLE)
 _LATE: Final = 60.0  # seconds after which a request that is due is as good as failed
 _REFRESH_TOKEN_WARNINGS: Final = (("7d", 7 * DAY, 0.3), ("2d", 2 * DAY, 0.1))  # no more than this share of its life
 
 _MARKS: Final = (
     (
         "credentials_without_token",
-        "Credentials without a valid access token, except those that need a login or are being opened.",
+        "Credentials without a valid access token, except those that need a login or whose state is not read.",
     ),
     (
         "access_tokens_expiring",
-        "Credentials whose refresh fails, or is a minute late, in the last sixth of the access token's lifetime.",
+        "Credentials whose refresh fails, or is a minute late, in the last 15 % of the access token's lifetime.",
     ),
     ("unsaved_pairs", "Token sets that only memory holds: they are lost if the process ends."),
     ("saves_failing", "Credentials whose state could not be saved at the last try: no refresh is sent."),
@@ -31,7 +32,7 @@ _MARKS: Final = (
     ("clock_suspects", "Credentials that were saved later than the clock shows now."),
     ("outputs_behind", "Outputs that do not hold the newest token."),
     ("outputs_failing", "Outputs whose last attempt failed."),
-    ("outputs_expiring", "Failing outputs that hold a token in the last sixth of its lifetime, or past it."),
+    ("outputs_expiring", "Failing outputs that hold a token in the last 15 % of its lifetime, or past it."),
 )
 
 
@@ -74,7 +75,7 @@ class Fleet:
 
     def _add_ends(self, view: CredentialView) -> None:
         if view.expires_at is None or view.expires_at <= self._now:
-            self._marks["credentials_without_token"] += view.standing != Standing.STARTING
+            self._marks["credentials_without_token"] += view.standing not in _UNKNOWN
         late = view.next_at is not None and self._now - view.next_at > _LATE
         if (view.reason is not None or late) and self._in_last_part(view, view.expires_at):
             self._marks["access_tokens_expiring"] += 1
