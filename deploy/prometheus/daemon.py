@@ -122,12 +122,12 @@ DAEMON: Final = (
     ),
     Alert(
         "RotatorNoLeader",
-        "No replica holds the Lease, so nobody refreshes. Each access token ends within its own lifetime.",
+        "No replica holds the Lease, so nobody refreshes its credentials; each access token ends in its own time.",
         (
             Rule(
-                "max by (job, namespace) (rotator_owner) == 0",
+                "max by (job, namespace, lease) (rotator_owner) == 0",
                 "critical",
-                "no replica of {{ $labels.namespace }}/{{ $labels.job }} holds the Lease; nothing is refreshed",
+                "no replica of {{ $labels.job }} {{ $labels.namespace }} holds the Lease {{ $labels.lease }}",
                 "1m",
             ),
         ),

@@ -120,7 +120,8 @@ SCRIPTS: Final = (
     ),
     Script(
         "RotatorNoLeader", "no replica holds the Lease",
-        faults.told, {"good": {"owner": True}, "bad": {"owner": False}}, 90, thresholds=(EACH,),
+        faults.told, {"good": {"leases": (("rotator", True),)}, "bad": {"leases": (("rotator", False),)}}, 90,
+        thresholds=(EACH,),
     ),
     Script(
         "RotatorConfigReloadFailed", "a reload is refused",

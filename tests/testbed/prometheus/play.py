@@ -29,7 +29,7 @@ LASTING: Final = {"RotatorAvailabilityBudgetBurning", "RotatorRefreshBudgetBurni
 Wanted = Mapping[str, set[str] | None]
 """Alerts, and the credentials that each is about; None: whichever."""
 TROUBLE: Final[Wanted] = {
-    "RotatorAccessTokenExpired": {"damaged", "lost", "outage", "refused"},
+    "RotatorAccessTokenExpired": {"lost", "outage", "refused"},
     "RotatorAccessTokenExpiring": {"lost", "outage", "refused"},
     "RotatorAmbiguousAnswer": {"lost"},
     "RotatorAvailabilityBudgetBurning": set(),
@@ -158,7 +158,7 @@ def full_disk(stage: Stage) -> None:
     stage.daemon.wait_until(lambda: stage.daemon.shown("home")["refreshing"], "a request")
     stage.town.fill_disk()
     stage.town.switch("home", latency_seconds=0.0)
-    stage.wait({"RotatorPairUnsaved": None}, others=True)
+    stage.wait({"RotatorPairUnsaved": None, "RotatorSaveFailing": set()}, others=True)
 
 
 def room_again(stage: Stage) -> None:
