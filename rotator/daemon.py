@@ -225,7 +225,7 @@ class Daemon:
             await self._tell_systemd()
 
     async def _tell_systemd(self) -> None:
-        if self._systemd.listens:
+        if self._systemd.listens and not self._assembly.stopping.is_set():  # it has its last word by then
             self._systemd.tell(*await asyncio.get_running_loop().run_in_executor(self._helpers, self._in_one_line))
 
     def _in_one_line(self) -> tuple[str, str]:
