@@ -370,7 +370,7 @@ def test_a_crowd_of_viewers_holds_up_no_probe() -> None:
             slowest, asked = max(slowest, time.monotonic() - began), asked + 1
         assert {page.result()[0] for page in pages} == {200}
     assert asked > 10
-    assert slowest < 1.0
+    assert slowest < 2
 
 
 def test_a_viewer_who_is_gone_costs_nothing() -> None:
