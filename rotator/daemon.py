@@ -266,9 +266,7 @@ class Daemon:
         return self._show(credential) if credential else None
 
     def _show(self, credential: Credential) -> CredentialView:
-        shown = self._as_wall(credential.view(self._assembly.fingerprint, self._clock.now()))
-        held_by = self._rotator.held_by(credential)
-        return shown if held_by is None else replace(shown, held_by=held_by)
+        return self._as_wall(self._rotator.shown(credential, self._clock.now()))
 
     def _as_wall(self, shown: CredentialView) -> CredentialView:
         now = self._clock.now()

@@ -102,9 +102,9 @@ class Rotator:
         """Say why nobody may log in or rotate here; None if all may."""
         return None
 
-    def held_by(self, credential: Credential) -> str | None:  # noqa: ARG002 - as above
-        """Return who owns the credential if that is another process; None: this one does."""
-        return None
+    def shown(self, credential: Credential, now: float) -> CredentialView:
+        """Show the credential as it is at `now`."""
+        return credential.view(self._fingerprint, now)
 
     def follow(self, credential: Credential, stored: CredentialState) -> bool:  # noqa: ARG002 - as above
         """Take over a copy of the owner's state; False if it changes nothing here."""

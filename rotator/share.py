@@ -11,6 +11,7 @@ from typing import Final
 from rotator.core.model import Fingerprinter, Halt, Publish, Reason, TokenRequest, TokenSet, Wait
 from rotator.core.schedule import next_action
 from rotator.core.sharing import copied, follower_action, is_newer, taken_up, without_shared, wonders
+from rotator.core.standing import CredentialView
 from rotator.core.state import CredentialState
 from rotator.credential import UNSEEN, Credential
 from rotator.intake import Intake
@@ -49,10 +50,14 @@ class SharingRotator(Rotator):
         who = f"{owner} refreshes {credential.name}; ask there" if owner else "no replica has the lease; try again soon"
         return Problem(Reason.NOT_OWNER, f"this replica follows: {who}")
 
-    def held_by(self, credential: Credential) -> str | None:
-        """Return who owns the credential; None: this process."""
-        name = credential.name
-        return None if self._ownership.term(name) is not None else self._ownership.owner(name)
+    def shown(self, credential: Credential, now: float) -> CredentialView:
+        """Show the credential as it is at `now`; of a follower, only what it sees to itself."""
+        view = super().shown(credential, now)
+        if self._ownership.term(credential.name) is not None:
+            return view
+        shared = {sink.name for sink in credential.plan.sink_refs if sink.shared}
+        outputs = tuple(output for output in view.outputs if output.name not in shared)
+        return replace(view, outputs=outputs, held_by=self._ownership.owner(credential.name))
 
     def follow(self, credential: Credential, stored: CredentialState) -> bool:
         """Take over a newer copy; False if it changes nothing here. What this process owns is no copy's business."""

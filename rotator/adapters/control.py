@@ -41,6 +41,7 @@ Result = CredentialView | Problem | tuple[str, ...]
 _STATUS: Final = {
     Reason.LOGIN_REQUIRED: HTTPStatus.CONFLICT,
     Reason.REAUTHORIZATION_REQUIRED: HTTPStatus.CONFLICT,
+    Reason.NOT_OWNER: HTTPStatus.CONFLICT,
     Reason.BAD_INPUT: HTTPStatus.UNPROCESSABLE_ENTITY,
     Reason.SAVE_FAILED: HTTPStatus.INSUFFICIENT_STORAGE,
 }

@@ -52,7 +52,7 @@ _CODES: Final = {
         "invalid_client", "unauthorized_client", "invalid_request", "invalid_scope",
         "unsupported_grant_type", "other_refusal", "bad_input", "redirect", "missing_directory",
     ),
-    ExitCode.UNAVAILABLE: ("no_daemon", "no_answer"),
+    ExitCode.UNAVAILABLE: ("no_daemon", "no_answer", "not_owner"),
     ExitCode.IOERR: ("save_failed", "state_unreadable", "no_space", "read_only", "io_error"),
     ExitCode.USAGE: ("unknown_credential",),
     ExitCode.DATAERR: ("bad_request", "too_large"),

@@ -62,6 +62,9 @@ def refresh_clock(view: View, now: float) -> str:
 def next_step(view: View, now: float) -> str:
     """Say what rotator, or a person, does next."""
     login = f"log in: rotator login {view['name']}"
+    if (holder := view.get("held_by")) is not None:
+        who = f"{holder} refreshes" if holder else "no replica holds the Lease now"
+        return f"follow: {who}; this replica keeps its own outputs current"
     if view["refreshing"]:
         return "a refresh is under way"
     if view["standing"] == "state_unreadable":

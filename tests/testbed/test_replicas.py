@@ -1,9 +1,97 @@
 """Real replicas, a real API server, a strict authorization server: what a release of rotator is for."""
 
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
+from rotator.sandbox.sandbox import Sandbox
+from rotator.sandbox.server import SandboxServer
+from rotator.sandbox.switches import Switches
 from tests.needs import needs
+from tests.process.rig import wait_until
+from tests.secrets_scan import PREFIX as PLANTED
 from tests.testbed.kubernetes.chaos import run
+from tests.testbed.kubernetes.cluster import Namespace
+from tests.testbed.kubernetes.release import LEASE, Release
+
+QUICK = """
+    lease_duration = "20s"
+    timeout = "2s"
+"""
+PATIENT = 'total_timeout = "10s"\nread_timeout = "10s"'
+
+
+@contextmanager
+def released(
+    namespace: Namespace, directory: Path, replicas: int, *names: str, shards: int = 1
+) -> Generator[tuple[Release, Sandbox]]:
+    """Run replicas of a release, everybody logged in."""
+    sandbox = Sandbox(switches=Switches(client_secret="", token_prefix=PLANTED), users={"*": "none"})
+    with SandboxServer(sandbox) as server:
+        release = Release(
+            directory, namespace, server.url, names, kubernetes=QUICK, defaults=PATIENT, shards=shards,
+            metrics='listen = "127.0.0.1:0"',
+        )  # fmt: skip
+        with release.running(replicas):
+            for name in names:
+                release.adopt(name, json.dumps(sandbox.issue(name)))
+            yield release, sandbox
+
+
+def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp_path: Path) -> None:
+    """C22, C10: a follower has the token, refuses to rotate, tells who does; a clean stop hands over at once."""
+    with released(namespace, tmp_path, 2, "home") as (release, sandbox):
+        owner = release.owner("home")
+        follower = next(one for one in release.replicas if one is not owner)
+        wait_until(lambda: follower.token("home"), "the follower has the token")
+        assert follower.token("home") == owner.token("home")
+
+        refused = follower.run("rotate", "home")
+        assert refused.returncode == 69
+        holder = namespace.get("leases", LEASE)["spec"]["holderIdentity"]
+        assert refused.stderr == f"rotator: home: this replica follows: {holder} refreshes home; ask there\n"
+        shown = follower.run("status", "home")
+        assert shown.returncode == 0
+        assert f"next:          follow: {holder} refreshes; this replica keeps its own outputs" in shown.stdout
+        assert follower.ask("/v1/health")["ready"] is True
+
+        rotated = owner.run("rotate", "home")
+        assert rotated.returncode == 0, rotated.stderr
+        wait_until(lambda: follower.token("home") == owner.token("home"), "the follower has the new token")
+
+        assert owner.stop() == 0
+        assert release.owner("home", patience=10.0) is follower  # long before the lease would be over
+        assert follower.run("rotate", "home").returncode == 0
+        assert sandbox.books.replays_by_user.total() == 0
+
+
+def test_a_single_run_follows_where_another_holds_the_lease(namespace: Namespace, tmp_path: Path) -> None:
+    """C2: an init container gets the token that a running replica refreshes, and asks the server for none."""
+    with released(namespace, tmp_path, 2, "home") as (release, sandbox):
+        owner = release.owner("home")
+        other = next(one for one in release.replicas if one is not owner)
+        assert other.stop() == 0
+        (other.directory / "out" / "home").unlink()
+        before = sandbox.books.tokens_issued
+        once = other.run("run", "--once")
+        assert once.returncode == 0, once.stderr
+        assert other.token("home") == owner.token("home")
+        assert sandbox.books.tokens_issued == before
+        assert release.owner("home") is owner
+
+
+def test_replicas_share_a_fleet(namespace: Namespace, tmp_path: Path) -> None:
+    """C8: with shards, each replica refreshes a part, and every replica has every token."""
+    names = [f"c{number}" for number in range(12)]
+    with released(namespace, tmp_path, 2, *names, shards=4) as (release, sandbox):
+        wait_until(
+            lambda: all(sum(one.owns(name) for name in names) > 0 for one in release.replicas), "each owns a part"
+        )
+        wait_until(lambda: all(one.token(name) for one in release.replicas for name in names), "every output is there")
+        for name in names:
+            assert sum(one.owns(name) for one in release.replicas) == 1
+        assert sandbox.books.replays_by_user.total() == 0
 
 
 def test_no_mishap_costs_a_token(tmp_path: Path) -> None:

@@ -105,6 +105,13 @@ class Replica:
         os.kill(self.pid, signal.SIGSTOP)
         self.frozen = True
 
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command with the same configuration, to its end."""
+        environment = {**os.environ, "KUBECONFIG": str(self.directory / "kubeconfig"), "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60, check=False
+        )
+
     def thaw(self) -> None:
         """SIGCONT the process."""
         if self.frozen:
@@ -144,6 +151,7 @@ class Release:
     def __init__(
         self, directory: Path, namespace: Namespace, token_url: str, names: Sequence[str], *, kubernetes: str = "",
         defaults: str = "", shards: int = 1,
+        metrics: str = "enabled = false",
     ) -> None:  # fmt: skip
         self.directory = directory
         self.namespace = namespace
@@ -154,6 +162,7 @@ class Release:
         self._token_url = token_url
         self._kubernetes = kubernetes
         self._defaults = defaults
+        self._metrics = metrics
 
     def config(self, directory: Path) -> str:
         """Return the configuration of a replica."""
@@ -166,7 +175,7 @@ class Release:
             shards = {self.shards}
             {self._kubernetes}
             [metrics]
-            enabled = false
+            {self._metrics}
             [defaults]
             token_url = "{self._token_url}/v2/token"
             client_id = "sandbox-client"
