@@ -182,6 +182,12 @@ class AuthorizationServer:
             self._books.grants_revoked += len(dying)
             return len(dying)
 
+    @property
+    def requests_under_way(self) -> int:
+        """How many requests with a refresh token are under way."""
+        with self._lock:
+            return self._under_way.total()
+
     def is_spent(self, refresh_token: str) -> bool:
         """Tell whether a refresh token has been used, or is of no use: unknown, expired, revoked."""
         with self._lock:
