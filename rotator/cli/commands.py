@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "health": "rotator.cli.health",
     "rotate": "rotator.cli.rotate",
     "reload": "rotator.cli.running",
+    "mirror": "rotator.cli.mirror",
     "check": "rotator.cli.check",
     "config": "rotator.cli.configure",
     "demo": "rotator.cli.tools",

@@ -1,0 +1,111 @@
+"""A published Secret as files: for pods that may read the token, and nothing that could renew it."""
+
+import base64
+import binascii
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from rotator.adapters import atomic
+from rotator.adapters.kubernetes.watch import Watch
+from rotator.adapters.kubernetes.wire import Api, annotations_of, secret_path
+
+_GENERATION: Final = "token-rotator/generation"
+_EXPIRES_AT: Final = "token-rotator/expires-at"
+
+
+class Mirror:
+    """Keeps files as the keys of one Secret are. A file never goes back to an older generation."""
+
+    def __init__(
+        self,
+        api: Api,
+        place: tuple[str, str],
+        files: Mapping[str, Path],
+        mode: int,
+        timeout: float,
+        told: Callable[[str], None],
+    ) -> None:
+        """Take namespace and name of the Secret, and where each key goes. `told` hears of each new generation."""
+        self.written = threading.Event()
+        """Every file has been written."""
+        namespace, self._name = place
+        self._files = files
+        self._mode = mode
+        self._told = told
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._expires_at = ""
+        self._unwritten: Mapping[str, Any] | None = None
+        selector = {"fieldSelector": f"metadata.name={self._name}"}
+        self._watch = Watch(api, secret_path(namespace), selector, timeout, self._came)
+        self._problem = f"Secret {namespace}/{self._name} is not there yet"
+
+    @property
+    def trouble(self) -> str:
+        """Return why the files are not as they should be, on one line; empty if they are."""
+        return self._watch.trouble or self._problem
+
+    def start(self) -> None:
+        """Begin."""
+        for directory in {path.parent for path in self._files.values()}:
+            with contextlib.suppress(OSError):  # writing will say what is wrong with it
+                atomic.sweep_temporaries(directory)
+        self._watch.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._watch.stop()
+
+    def again(self) -> None:
+        """Try once more to write what could not be written."""
+        with self._lock:
+            if self._unwritten is not None:
+                self._write(self._unwritten)
+
+    def _came(self, body: Mapping[str, Any]) -> str:
+        with self._lock:
+            self._write(body)
+        return ""
+
+    def _write(self, body: Mapping[str, Any]) -> None:
+        annotations = annotations_of(body)
+        generation, expires_at = annotations.get(_GENERATION, "0"), annotations.get(_EXPIRES_AT, "")
+        number = int(generation) if generation.isdecimal() else 0
+        if number < self._generation and expires_at <= self._expires_at:
+            return  # somebody who was late wrote it; the owner will write again
+        self._unwritten = None
+        contents = self._contents(body)
+        if contents is None:
+            return
+        for path, content in contents.items():
+            try:
+                atomic.write(path, content, mode=self._mode, durable=False)
+            except OSError as error:
+                self._unwritten, self._problem = body, atomic.problem_of(error, path, "write").text
+                return
+        self._problem = ""
+        if number != self._generation or not self.written.is_set():
+            self._told(f"generation {number} of Secret {self._name} is in place")
+        self._generation, self._expires_at = number, expires_at
+        self.written.set()
+
+    def _contents(self, body: Mapping[str, Any]) -> dict[Path, bytes] | None:
+        """Return what is to stand in the files; None if it is not worth writing: a problem says why."""
+        expires_at = annotations_of(body).get(_EXPIRES_AT, "")
+        if expires_at and expires_at < datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"):
+            self._problem = f"the token in Secret {self._name} is over since {expires_at}: see who should renew it"
+            return None
+        data = body.get("data") or {}
+        missing = [key for key in self._files if not data.get(key)]
+        if missing:
+            self._problem = f"Secret {self._name} has no key {missing[0]}; it has {', '.join(sorted(data)) or 'none'}"
+            return None
+        try:
+            return {path: base64.b64decode(data[key], validate=True) for key, path in self._files.items()}
+        except (ValueError, binascii.Error):
+            self._problem = f"Secret {self._name} holds something that is no base64"
+            return None
