@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock install uninstall dist deb clean
+.PHONY: help demo test check bench drawings format lock install uninstall dist deb clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,6 +34,9 @@ check: $(TEST) ## lint, format, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-cache
+
+drawings: $(TEST) ## draw the dashboards in each state into build/drawings; needs npm, chromium, prometheus
+	@$(BIN)/python -m tests.testbed.drawing build/drawings
 
 format: $(TEST) ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .

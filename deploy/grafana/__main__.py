@@ -1,6 +1,8 @@
-"""`python -m deploy.grafana`: write the dashboards anew."""
+"""`python -m deploy.grafana [URL]`: write the dashboards anew, with runbooks below URL."""
 
-from deploy.grafana.written import FILES
+import sys
 
-for path, text in FILES.items():
+from deploy.grafana.written import files
+
+for path, text in files(*sys.argv[1:2]).items():
     path.write_text(text)

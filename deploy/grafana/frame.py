@@ -10,8 +10,9 @@ from grafana_foundation_sdk.models import dashboard
 
 from deploy.grafana.parts import CREDENTIAL, OVERVIEW, SOURCE
 
+ONLY_INTERVALS: Final = ("auto", "auto_count", "auto_min")
+"""Fields that the builder gives to every variable, and that Grafana's schema knows only for intervals."""
 _ALL: Final = dashboard.VariableOption(selected=True, text="All", value="$__all")
-_SOURCE_OPTION: Final = dashboard.VariableOption(selected=False, text="default", value="default")
 
 
 def blank(title: str, uid: str, description: str, since: str) -> build.Dashboard:
@@ -91,6 +92,9 @@ def written(board: build.Dashboard, annotations: Sequence[dict[str, Any]]) -> st
     """Return the JSON of a dashboard, its panels numbered in order."""
     document = json.loads(JSONEncoder().encode(board.build()))
     document["annotations"] = {"list": list(annotations)}
+    for variable in document["templating"]["list"]:
+        for name in ONLY_INTERVALS:
+            del variable[name]
     for number, panel in enumerate(document["panels"], 1):
         panel["id"] = number
     return json.dumps(document, indent=2, sort_keys=True) + "\n"

@@ -29,7 +29,6 @@ from deploy.grafana.parts import (
     rows,
     texts,
 )
-from deploy.grafana.runbooks import RUNBOOKS
 
 _DAY: Final = 86_400
 _NEEDS_SOMEBODY: Final = "reauthorization_required|login_required|state_unreadable|refused|suspect"
@@ -49,17 +48,16 @@ _TO_CREDENTIAL: Final = {
     "url": f"/d/{CREDENTIAL}?${{datasource:queryparam}}&var-job=${{__data.fields.Job}}"
     "&${namespace:queryparam}&${instance:queryparam}&var-credential=${__value.raw}&${__url_time_range}",
 }
-_TO_RUNBOOK: Final = {"title": "What to do", "url": f"{RUNBOOKS}/${{__value.raw}}.md", "targetBlank": True}
 _QUIET: Final = {"custom.width": 110}
 _SEVERITIES: Final = texts({"critical": ("critical", RED), "warning": ("warning", ORANGE), "info": ("info", BLUE)})
 
 
-def overview() -> str:
-    """Return the dashboard's JSON."""
+def overview(runbooks: str) -> str:
+    """Return the dashboard's JSON; `runbooks`: where those are read to which alerts lead."""
     board = frame.blank(
         "rotator / Overview", OVERVIEW, "All credentials of rotator: who is in danger, why, until when.", "now-6h"
     )
-    for panel in (*_figures(), *_urgent(), *courses(), *ages(), *outputs()):
+    for panel in (*_figures(), *_urgent(runbooks), *courses(), *ages(), *outputs()):
         board.with_panel(panel)
     board.with_row(build.Row("Daemons"))
     for panel in daemons():
@@ -157,7 +155,8 @@ def _figures() -> list[Any]:
     ]
 
 
-def _urgent() -> list[Any]:
+def _urgent(runbooks: str) -> list[Any]:
+    to_runbook = {"title": "What to do", "url": f"{runbooks}/${{__value.raw}}.md", "targetBlank": True}
     labels = 'alertname=~"Rotator.*", job=~"$job|", namespace=~"$namespace|", instance=~"$instance|"'
     return [
         listing(
@@ -176,7 +175,7 @@ def _urgent() -> list[Any]:
             },
             overrides=[
                 ("Severity", {"mappings": json_of(_SEVERITIES), **COLOURED, "custom.width": 90}),
-                ("Alert", {"links": [_TO_RUNBOOK], "custom.width": 260}),
+                ("Alert", {"links": [to_runbook], "custom.width": 260}),
                 ("State", {"custom.width": 80}),
                 ("Credential", {"links": [_TO_CREDENTIAL], "custom.width": 150}),
                 ("Since", FROM_NOW),
