@@ -16,23 +16,20 @@ from rotator.adapters import atomic
 from rotator.adapters.clock import BootClock
 from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint, Network
 from rotator.adapters.file_sink import FileSink
-from rotator.adapters.hooks import CommandHook, SignalHook, WebhookHook
-from rotator.config import Config, CredentialConfig, InputError, Source, SourceKind
-from rotator.config import settings as configured
+from rotator.config import Config, CredentialConfig, Source, SourceKind
 from rotator.core.grant import password_request
 from rotator.core.login import parse_pair
 from rotator.core.model import Fingerprinter, Granted, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.state import from_answer, from_refresh_token
 from rotator.credential import Credential, Plan
-from rotator.ports import Notice, Observer, OpenStore, Peers, Problem, Sink
+from rotator.ports import Notice, Observer, OpenStore, Peers, Problem
 from rotator.rotate import Rotator
+from rotator.sinks import InputsUnusable, Sinks, reader
+
+__all__ = ["Assembly", "InputsUnusable"]
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-
-
-class InputsUnusable(Exception):  # noqa: N818 - it says what is the matter, for an operator
-    """What is configured cannot be made into working parts: one line with the cure."""
 
 
 class Assembly:
@@ -58,6 +55,7 @@ class Assembly:
         self.fingerprint = Fingerprinter(store.fingerprint_key())
         self.rotator = make_rotator(store, self.clock, observer, self.fingerprint, self.stopping)
         self._network = Network()
+        self._sinks = Sinks(self.environ, self.clock, self.stopping, self._notice)
         self._endpoints: dict[object, HttpTokenEndpoint] = {}
         self._refs: dict[tuple[SinkRef, ...], tuple[SinkRef, ...]] = {}
 
@@ -70,8 +68,8 @@ class Assembly:
     def plan(self, name: str, config: CredentialConfig) -> Plan:
         """Make one credential's plan."""
         endpoint = config.endpoint
-        sinks = (*self._outputs(name, config), *self._hooks(name, config))
-        refs = tuple(SinkRef(sink.name, is_hook=not isinstance(sink, FileSink)) for sink in sinks)
+        outputs, hooks = self._sinks.outputs(name, config), self._sinks.hooks(name, config)
+        refs = (*(SinkRef(sink.name) for sink in outputs), *(SinkRef(sink.name, is_hook=True) for sink in hooks))
         return Plan(
             policy=config.policy,
             grant=config.grant,
@@ -79,12 +77,12 @@ class Assembly:
             extra=self._extra_reader(name, config.extra),
             endpoint=self._endpoint(name, config),
             server=_server(endpoint.token_url),
-            sinks=sinks,
+            sinks=(*outputs, *hooks),
             sink_refs=self._refs.setdefault(refs, refs),
-            seed=self._reader(config.seed.named(name)) if config.seed else None,
+            seed=reader(self.environ, config.seed.named(name)) if config.seed else None,
             stamp=self._stamp(name, config),
             longest_request=endpoint.total_timeout,
-            required=tuple(output.path for output in config.outputs if output.required),
+            required=tuple(output.title for output in config.outputs if output.required),
         )
 
     def sweep_temporaries(self, plans: Iterable[Plan]) -> None:
@@ -98,12 +96,12 @@ class Assembly:
     ) -> Callable[[], tuple[tuple[str, str], ...] | Problem]:
         if not extra:
             return _no_extra
-        readers = tuple((key, self._reader(source.named(name))) for key, source in extra)
+        readers = tuple((key, reader(self.environ, source.named(name))) for key, source in extra)
 
         def read() -> tuple[tuple[str, str], ...] | Problem:
             fields = []
-            for key, reader in readers:
-                value = reader()
+            for key, read_one in readers:
+                value = read_one()
                 if isinstance(value, Problem):
                     return value
                 fields.append((key, value))
@@ -119,7 +117,7 @@ class Assembly:
             settings = EndpointSettings(
                 token_url=at.token_url,
                 client_id=config.client_id,
-                client_secret=self._reader(secret) if secret else None,
+                client_secret=reader(self.environ, secret) if secret else None,
                 authentication=at.client_authentication,
                 ca_file=at.ca_file,
                 client_certificate=at.client_certificate,
@@ -144,13 +142,6 @@ class Assembly:
     def _notice(self, event: str, text: str) -> None:
         self.observer.notify(Notice(event, text, level="warning"))
 
-    def _reader(self, source: Source) -> Callable[[], str | Problem]:
-        def read() -> str | Problem:
-            value = source.read(self.environ)
-            return Problem(Reason.BAD_INPUT, value.text) if isinstance(value, InputError) else value
-
-        return read
-
     def _stamp(self, name: str, config: CredentialConfig) -> Callable[[], object] | None:
         sources = [source.named(name) for source in (config.client_secret, config.seed) if source is not None]
         watched = [source for source in sources if source.kind in (SourceKind.FILE, SourceKind.CREDENTIAL)]
@@ -160,40 +151,6 @@ class Assembly:
             return None
         environ = self.environ
         return lambda: (*(source.stamp(environ) for source in watched), *(_path_stamp(path) for path in paths))
-
-    def _outputs(self, name: str, config: CredentialConfig) -> tuple[Sink, ...]:
-        return tuple(
-            FileSink(
-                output.path,
-                output.path_for(name),
-                format=output.format,
-                template=output.template,
-                mode=output.mode,
-                owner=output.owner,
-                group=output.group,
-                newline=output.newline,
-                symlink=output.symlink,
-                in_place=output.in_place,
-                clock=self.clock,
-            )
-            for output in config.outputs
-        )
-
-    def _hooks(self, name: str, config: CredentialConfig) -> tuple[Sink, ...]:
-        hooks: list[Sink] = []
-        for number, hook in enumerate(config.hooks, 1):
-            match hook:
-                case configured.CommandHook():
-                    title = f"hook {number}: {Path(hook.command[0]).name}"
-                    command = hook.command_for(name)
-                    hooks.append(CommandHook(title, name, command, hook.timeout, self.clock, self.stopping))
-                case configured.SignalHook():
-                    title = f"hook {number}: SIG{hook.signal}"
-                    hooks.append(SignalHook(title, hook.pid_file_for(name), hook.signal))
-                case configured.WebhookHook():
-                    reader = self._reader(hook.url.named(name))
-                    hooks.append(WebhookHook(f"hook {number}: webhook", name, reader, hook.timeout, self.clock))
-        return tuple(hooks)
 
     # -- what is done on request -------------------------------------------------------------------
 
@@ -240,6 +197,7 @@ class Assembly:
     def close(self) -> None:
         """Close the connections first, the store and its lock last (invariant 13)."""
         self._network.close()
+        self._sinks.close()
         if self.peers is not None:
             self.peers.close()
         self.store.close()

@@ -17,7 +17,7 @@ from rotator.adapters.serve import listen
 from rotator.cli import offline
 from rotator.cli.common import Settings, client_of, is_no_daemon
 from rotator.cli.exits import Stop
-from rotator.config import Config, EndpointConfig, InputError, Source, SourceKind, load
+from rotator.config import Config, EndpointConfig, InputError, OutputConfig, Source, SourceKind, load
 from rotator.core.standing import span
 from rotator.ports import Problem
 
@@ -124,6 +124,8 @@ def _outputs(config: Config) -> Iterator[Finding]:
     directories: dict[Path, str] = {}
     for name, credential in config.credentials.items():
         for output in credential.outputs:
+            if not isinstance(output, OutputConfig):
+                continue
             path = output.path_for(name)
             if output.in_place and path.exists():
                 if not os.access(path, os.W_OK):
@@ -156,7 +158,8 @@ def _margins(config: Config, running: Any) -> Iterator[Finding]:
         if margin < delay:
             text = (
                 f"credentials.{view['name']}: tokens live {span(lifetime)} and are renewed {span(margin)} before their "
-                f"end, but readers look only every {span(delay)} (propagation): let them look more often"
+                f"end, but readers may notice a new one {span(delay)} late (propagation): ask for longer tokens, or "
+                "let them look more often"
             )
             yield Finding(WARN, text)
 

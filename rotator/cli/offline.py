@@ -12,8 +12,9 @@ from rotator.adapters.file_store import FileStore
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.common import say
 from rotator.cli.exits import ExitCode, Stop, code_of
-from rotator.config import Config, CredentialConfig, OutputConfig
+from rotator.config import Config, CredentialConfig, OutputConfig, SecretConfig
 from rotator.core.model import Halt, Reason
+from rotator.core.schedule import SinkRef
 from rotator.core.standing import OutputView, Standing, view
 from rotator.core.state import CredentialState
 from rotator.credential import Credential
@@ -77,17 +78,21 @@ def views(config: Config, name: str | None) -> list[dict[str, Any]]:
 def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, Any]:
     loaded = store.load(name)
     state = (None if isinstance(loaded, Problem) else loaded.state) or CredentialState()
+    secrets = tuple(SinkRef(output.title) for output in config.outputs if isinstance(output, SecretConfig))
     shown = asdict(
-        view(name, state, config.policy, config.grant, (), time.time(), unsaved=False, fingerprints=_NO_FINGERPRINTS)
+        view(
+            name, state, config.policy, config.grant, secrets, time.time(), unsaved=False, fingerprints=_NO_FINGERPRINTS
+        )
     )
-    shown["outputs"] = [_output(output, name, state) for output in config.outputs]
+    files = [_file(output, name, state) for output in config.outputs if isinstance(output, OutputConfig)]
+    shown["outputs"] = [*files, *shown["outputs"]]
     if isinstance(loaded, Problem):
         shown |= {"standing": Standing.STATE_UNREADABLE, "reason": loaded.reason, "text": loaded.text}
     return shown
 
 
-def _output(output: OutputConfig, name: str, state: CredentialState) -> dict[str, Any]:
-    """Look whether an output holds the saved tokens: what was delivered since the last save is noted nowhere."""
+def _file(output: OutputConfig, name: str, state: CredentialState) -> dict[str, Any]:
+    """Look whether a file holds the saved tokens: what was delivered since the last save is noted nowhere."""
     path, tokens = output.path_for(name), state.tokens
     try:
         content = path.read_text(errors="replace")

@@ -13,6 +13,7 @@ from rotator.config.settings import (
     LogConfig,
     MetricsConfig,
     OutputConfig,
+    SecretConfig,
     SignalHook,
     WebhookHook,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "LogConfig",
     "MetricsConfig",
     "OutputConfig",
+    "SecretConfig",
     "SignalHook",
     "Source",
     "SourceKind",

@@ -24,6 +24,7 @@ from rotator.config.settings import (
     LogConfig,
     MetricsConfig,
     OutputConfig,
+    SecretConfig,
     SignalHook,
     WebhookHook,
 )
@@ -33,6 +34,8 @@ from rotator.core.model import ClientAuthentication, Grant, RotationPolicy
 T = TypeVar("T")
 LEASE_SPARE_SECONDS = 30.0
 """What a lease lasts longer than it must, unless it is configured."""
+SECRET_PROPAGATION_SECONDS = 180.0
+"""Until a changed Secret has reached every pod that mounts it: usually 60 to 100 s (cases H16, H17)."""
 SAVE_ALLOWANCE_SECONDS = 15.0
 """What a stop allows for the save after the longest request."""
 
@@ -151,9 +154,27 @@ def _policy(table: CredentialTable, refresh: RefreshTable, propagation: float) -
     )
 
 
-def _output(table: OutputTable) -> OutputConfig:
+def propagation_of(table: OutputTable) -> float:
+    """Return how long a new token takes to reach the readers of an output, in seconds."""
+    return max(table.propagation, SECRET_PROPAGATION_SECONDS if table.kubernetes_secret else 0.0)
+
+
+def _output(table: OutputTable) -> OutputConfig | SecretConfig:
+    secret = table.kubernetes_secret
+    if secret is not None:
+        return SecretConfig(
+            name=secret.name,
+            namespace=secret.namespace,
+            data=tuple(sorted(secret.data.items())),
+            type=secret.type,
+            labels=tuple(sorted(secret.labels.items())),
+            annotations=tuple(sorted(secret.annotations.items())),
+            adopt=secret.adopt,
+            propagation=propagation_of(table),
+            required=table.required,
+        )
     return OutputConfig(
-        path=table.path,
+        path=table.path or "",
         format=table.format or "raw",
         template=table.template,
         mode=table.mode,

@@ -2,21 +2,29 @@
 
 import ipaddress
 import os.path
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rotator.config.build import propagation_of
 from rotator.config.durations import format_duration
 from rotator.config.files import Place
 from rotator.config.schema import CredentialTable, DaemonTable, HookTable, OutputTable
-from rotator.config.settings import Config
+from rotator.config.settings import Config, OutputConfig, SecretConfig
 from rotator.config.source import NAME_MARK, Source, SourceKind
 from rotator.config.values import split_url
 
 SHORTEST_READ_TIMEOUT: Final = 60.0
 _LEAST_SPARE: Final = 1.0
+_SECRET_NAME: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_DATA_KEY: Final = re.compile(r"(?!\.\.?\Z|\.\.)[-._a-zA-Z0-9]{1,253}")
+_FOR_FILES: Final = ("format", "template", "mode", "owner", "group", "newline", "symlink", "in_place")
 _OWN_FIELDS: Final = frozenset(("grant_type", "refresh_token", "client_id", "client_secret", "scope"))
+
+
+_MARGIN: Final = {"kubernetes_secret": "takes 3m to reach every pod,"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +131,17 @@ def _margins(table: CredentialTable) -> Iterator[Finding]:
     """Tell of margins that the schedule cuts down (case L11); late readers would notice (H17)."""
     lifetime = table.refresh.assumed_lifetime
     margins: list[tuple[Place, float]] = [(("refresh", "min_remaining"), table.refresh.min_remaining)]
-    margins += [(("outputs", index, "propagation"), output.propagation) for index, output in enumerate(table.outputs)]
+    for index, output in enumerate(table.outputs):
+        propagation = propagation_of(output)
+        key = "propagation" if propagation == output.propagation else "kubernetes_secret"
+        margins.append((("outputs", index, key), propagation))
     for place, margin in margins:
         if margin > lifetime / 3:
             yield Finding(
                 place,
-                f"is more than a third of the lifetime: with tokens of {format_duration(lifetime)} "
-                f"(refresh.assumed_lifetime) {format_duration(round(lifetime / 3, 3))} is used; "
-                "shorten it, or ask for longer tokens",
+                f"{_MARGIN.get(str(place[-1]), 'is')} more than a third of the lifetime: with tokens of "
+                f"{format_duration(lifetime)} (refresh.assumed_lifetime) {format_duration(round(lifetime / 3, 3))} "
+                "is used; shorten it, or ask for longer tokens",
                 fatal=False,
             )
 
@@ -152,6 +163,20 @@ def _secrets(table: CredentialTable, environ: Mapping[str, str]) -> Iterator[Fin
 
 
 def _output(place: Place, output: OutputTable) -> Iterator[Finding]:
+    if (output.path is None) == (output.kubernetes_secret is None):
+        found = "none of them" if output.path is None else "both"
+        yield Finding(place, f"must have one of path and kubernetes_secret, not {found}")
+        return
+    if output.kubernetes_secret is not None:
+        for key in _FOR_FILES:
+            if key in output.model_fields_set:
+                yield Finding((*place, key), "is for files, and has no use beside kubernetes_secret: remove it")
+        for key in output.kubernetes_secret.data:
+            if not _DATA_KEY.fullmatch(key):
+                text = "cannot be a key of a Secret: use letters, digits, '-', '_' and '.'"
+                yield Finding((*place, "kubernetes_secret", "data", key), text)
+        return
+    assert output.path is not None  # noqa: S101 - one of the two is there
     if output.format is not None and output.template is not None:
         yield Finding((*place, "template"), "replaces format: remove one of the two")
     if output.path.endswith("/"):
@@ -219,6 +244,7 @@ def check_whole(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]
             fatal=False,
         )
     yield from _output_paths(config)
+    yield from _secret_names(config)
 
 
 def _output_paths(config: Config) -> Iterator[Finding]:
@@ -230,6 +256,8 @@ def _output_paths(config: Config) -> Iterator[Finding]:
     for name, credential in config.credentials.items():
         mine: set[str] = set()
         for index, output in enumerate(credential.outputs):
+            if not isinstance(output, OutputConfig):
+                continue
             path = os.path.normpath(output.path_for(name))
             other = owners.setdefault(path, name)
             problem = None
@@ -243,6 +271,28 @@ def _output_paths(config: Config) -> Iterator[Finding]:
             if problem is not None and id(output) not in reported:
                 reported.add(id(output))
                 yield Finding(("credentials", name, "outputs", index, "path"), problem)
+
+
+def _secret_names(config: Config) -> Iterator[Finding]:
+    """Find Secrets whose name is none, and such that overwrite each other: one finding for each table."""
+    owners: dict[tuple[str | None, str], str] = {}
+    reported: set[int] = set()
+    for name, credential in config.credentials.items():
+        for index, output in enumerate(credential.outputs):
+            if not isinstance(output, SecretConfig):
+                continue
+            secret = output.name_for(name)
+            other = owners.setdefault((output.namespace, secret), f"{name}[{index}]")
+            problem = None
+            if not _SECRET_NAME.fullmatch(secret):
+                problem = f"makes {secret}, which no Secret can be called: use a-z, 0-9, '-' and '.'"
+            elif other != f"{name}[{index}]":
+                problem = (
+                    f"is the same Secret as that of {other.partition('[')[0]}: choose another, such as {{name}}-token"
+                )
+            if problem is not None and id(output) not in reported:
+                reported.add(id(output))
+                yield Finding(("credentials", name, "outputs", index, "kubernetes_secret", "name"), problem)
 
 
 def _overlap(path: str, private: Mapping[str, Path | None]) -> str | None:

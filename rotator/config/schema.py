@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rotator.config.values import (
     AbsolutePath,
+    Content,
     Document,
     Duration,
     Listen,
     Mode,
+    NamePattern,
     PathPattern,
     PositiveDuration,
     Secret,
@@ -234,12 +236,47 @@ class RefreshTable(Table):
     )
 
 
-class OutputTable(Table):
-    """A file that programs read the token from. It is replaced as a whole, so no reader sees half of it."""
+class KubernetesSecretTable(Table):
+    """A Secret in a cluster: the one that `$KUBECONFIG` names, the one this pod is in, or that of `~/.kube/config`.
 
-    path: PathPattern = Field(
-        description="Where to write. `{name}` stands for the credential's name. Must not lie in the state directory.",
+    Only what stands here is written; other keys, labels and annotations of the Secret stay as they are.
+    The expiry, the generation and the credential's name stand in its annotations.
+    Needs the extra `token-rotator[kubernetes]`.
+    """
+
+    name: NamePattern = Field(
+        description="The Secret's name. `{name}` stands for the credential's name.", examples=["{name}-token"]
+    )
+    namespace: Text | None = Field(
+        None, description="Its namespace. Default: the pod's own, or the kubeconfig's.", examples=["shop"]
+    )
+    data: Annotated[dict[str, Content], Field(min_length=1)] = Field(
+        description="Keys of the Secret, and what stands under each: one of the formats, or a template, as for files.",
+        examples=[{"token": "{access_token}"}],
+    )
+    type: str | None = Field(None, description="Its type. Default: as the server has it, `Opaque`.")
+    labels: dict[str, str] = Field({}, description="Labels to set.", examples=[{"app": "shop"}])
+    annotations: dict[str, str] = Field({}, description="Annotations to set, beside our own.")
+    adopt: bool = Field(
+        default=False, description="Take over a Secret that somebody else made. Without it such a one is left alone."
+    )
+
+
+class OutputTable(Table):
+    """Where programs read the token: exactly one of `path`, a file, and `kubernetes_secret`.
+
+    A file is replaced as a whole, so no reader sees half of it. `format` to `in_place` are for files.
+    """
+
+    path: PathPattern | None = Field(
+        None,
+        description="The file. `{name}` stands for the credential's name. Must not lie in the state directory.",
         examples=["/run/rotator/tokens/{name}"],
+    )
+    kubernetes_secret: KubernetesSecretTable | None = Field(
+        None,
+        description="A Secret instead of a file.",
+        examples=[{"name": "{name}-token", "data": {"token": "{access_token}"}}],
     )
     format: Literal["raw", "header", "env", "json", "id_token"] | None = Field(
         None,
@@ -276,7 +313,8 @@ class OutputTable(Table):
     propagation: Duration = Field(
         0.0,
         description="How long until every reader has noticed a new token, "
-        "e.g. the interval at which they re-read the file. Raises `refresh.min_remaining`.",
+        "e.g. the interval at which they re-read the file. Raises `refresh.min_remaining`. "
+        "For a Secret at least 3 min, the time that a mounted one takes to reach a pod.",
         examples=["60s"],
     )
     required: bool = Field(default=True, description="The daemon counts as ready only if this output is good.")
@@ -381,7 +419,7 @@ class CredentialTable(Table):
         default=_POLICY.refresh_token_slides,
         description="Each refresh starts that lifetime anew. `false`: it ends at a fixed time after the login.",
     )
-    outputs: list[OutputTable] = Field([], description="Files to write the token to.")
+    outputs: list[OutputTable] = Field([], description="Files and Secrets to write the token to.")
     hooks: list[HookTable] = Field([], description="What to do afterwards.")
 
 

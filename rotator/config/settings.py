@@ -115,7 +115,7 @@ class OutputConfig:
     """One file that holds the published token."""
 
     path: str
-    """May hold `{name}`; as written it is also the output's stable name."""
+    """May hold `{name}`."""
     format: OutputFormat
     template: str | None
     mode: int
@@ -129,9 +129,44 @@ class OutputConfig:
     required: bool
     """Counts for readiness."""
 
+    @property
+    def title(self) -> str:
+        """Return the output's stable name: the path as written."""
+        return self.path
+
     def path_for(self, name: str) -> Path:
         """Return the path for the credential `name`."""
         return Path(self.path.replace(NAME_MARK, name))
+
+
+@dataclass(frozen=True, slots=True)
+class SecretConfig:
+    """One Kubernetes Secret that holds the published token."""
+
+    name: str
+    """May hold `{name}`."""
+    namespace: str | None
+    """None: the pod's own, or the kubeconfig's."""
+    data: tuple[tuple[str, str], ...]
+    """Keys, and a format or template for each."""
+    type: str | None
+    labels: tuple[tuple[str, str], ...]
+    annotations: tuple[tuple[str, str], ...]
+    adopt: bool
+    """Take over a Secret that somebody else made."""
+    propagation: float
+    """Seconds until every reader sees a change."""
+    required: bool
+    """Counts for readiness."""
+
+    @property
+    def title(self) -> str:
+        """Return the output's stable name: where the Secret is, as written."""
+        return f"secret/{self.namespace}/{self.name}" if self.namespace else f"secret/{self.name}"
+
+    def name_for(self, name: str) -> str:
+        """Return the Secret's name for the credential `name`."""
+        return self.name.replace(NAME_MARK, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +220,7 @@ class CredentialConfig:
     seed: Source | None
     """Holds a refresh token or a token answer."""
     policy: RotationPolicy
-    outputs: tuple[OutputConfig, ...]
+    outputs: tuple[OutputConfig | SecretConfig, ...]
     hooks: tuple[HookConfig, ...]
 
 

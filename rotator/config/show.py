@@ -11,6 +11,7 @@ from rotator.config.settings import (
     CredentialConfig,
     HookConfig,
     OutputConfig,
+    SecretConfig,
     SignalHook,
 )
 from rotator.config.source import Source, SourceKind
@@ -116,7 +117,24 @@ def _credential(title: str, credential: CredentialConfig) -> Iterator[str]:
         yield from _hook(title, hook)
 
 
-def _output(title: str, output: OutputConfig) -> Iterator[str]:
+def _output(title: str, output: OutputConfig | SecretConfig) -> Iterator[str]:
+    if isinstance(output, SecretConfig):
+        secret = {
+            "name": output.name,
+            "namespace": output.namespace,
+            "data": dict(output.data),
+            "type": output.type,
+            "labels": dict(output.labels) or None,
+            "annotations": dict(output.annotations) or None,
+            "adopt": output.adopt,
+        }
+        return _table(
+            f"{title}.outputs",
+            repeated=True,
+            kubernetes_secret={key: value for key, value in secret.items() if value is not None},
+            propagation=format_duration(output.propagation),
+            required=output.required,
+        )
     return _table(
         f"{title}.outputs",
         repeated=True,

@@ -11,6 +11,7 @@ from rotator.config.schema import (
     CredentialTable,
     DaemonTable,
     HookTable,
+    KubernetesSecretTable,
     KubernetesTable,
     LogTable,
     MetricsTable,
@@ -27,6 +28,7 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("[credentials.NAME] and [defaults]", CredentialTable),
     ("refresh", RefreshTable),
     ("outputs", OutputTable),
+    ("kubernetes_secret of an output", KubernetesSecretTable),
     ("hooks", HookTable),
 )
 

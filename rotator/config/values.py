@@ -13,13 +13,13 @@ from pydantic import BeforeValidator, PlainValidator, ValidationInfo, WithJsonSc
 
 from rotator.config.durations import parse_duration
 from rotator.config.source import NAME_MARK, InputError, Source, SourceKind
-from rotator.core.template import PLACEHOLDERS, check_template
+from rotator.core.template import FORMATS, PLACEHOLDERS, check_template
 
 SOURCE_FORMS: Final = (
     'a text in quotes, { file = "/path" }, { env = "NAME" }, { credential = "name" } '
     'or { command = ["program", "argument"] }'
 )
-_NO_NAME_HERE: Final = "cannot use {name} here: it works in client_secret, seed, extra, output paths and hooks"
+_NO_NAME_HERE: Final = "cannot use {name} here: it works in client_secret, seed, extra, hooks, and where outputs go"
 _LIST_SCHEMA: Final = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _SOURCE_SCHEMA: Final[dict[str, Any]] = {
     "$comment": "text",
@@ -180,7 +180,12 @@ def _to_template(value: object) -> str:
     return value
 
 
+def _to_content(value: object) -> str:
+    return value if isinstance(value, str) and value in FORMATS else _to_template(value)
+
+
 Text = Annotated[str, BeforeValidator(_to_text), WithJsonSchema(_SOURCE_SCHEMA)]
+NamePattern = Annotated[str, BeforeValidator(_to_pattern), WithJsonSchema(_SOURCE_SCHEMA)]
 Url = Annotated[str, BeforeValidator(_to_url), WithJsonSchema(_SOURCE_SCHEMA)]
 Listen = Annotated[str, BeforeValidator(_to_listen), WithJsonSchema(_SOURCE_SCHEMA)]
 AbsolutePath = Annotated[Path, BeforeValidator(_to_path), WithJsonSchema(_SOURCE_SCHEMA)]
@@ -191,3 +196,4 @@ Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DUR
 PositiveDuration = Annotated[float, BeforeValidator(_to_positive), WithJsonSchema(_DURATION_SCHEMA)]
 Mode = Annotated[int, BeforeValidator(_to_mode), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})]
 Template = Annotated[str, BeforeValidator(_to_template), WithJsonSchema({"type": "string"})]
+Content = Annotated[str, BeforeValidator(_to_content), WithJsonSchema({"type": "string"})]

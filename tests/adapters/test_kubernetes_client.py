@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,21 +18,11 @@ from rotator.adapters.kubernetes.client import KubernetesClient
 from rotator.adapters.kubernetes.wire import APPLY, MANAGER, MERGE, Reply, secret_path
 from rotator.core.model import Reason
 from tests.needs import needs
-from tests.testbed.kubernetes.cluster import Account, Cluster, Namespace, Rule
+from tests.testbed.kubernetes.cluster import Account, Cluster, Namespace
+from tests.testbed.kubernetes.pod import in_pod, on_secrets
 from tests.testbed.kubernetes.servers import run_servers
 
 SECONDS = 20.0
-
-
-def on_secrets(*verbs: str, name: str = "web") -> Rule:
-    """Return a rule for one named Secret."""
-    return {"apiGroups": [""], "resources": ["secrets"], "verbs": list(verbs), "resourceNames": [name]}
-
-
-def in_pod(cluster: Cluster) -> dict[str, str]:
-    """Return what a pod finds in its environment."""
-    address = urlsplit(cluster.url)
-    return {"KUBERNETES_SERVICE_HOST": address.hostname or "", "KUBERNETES_SERVICE_PORT": str(address.port)}
 
 
 @contextmanager
@@ -322,7 +311,7 @@ class _Odd(http.server.BaseHTTPRequestHandler):
         (b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://other/\r\n\r\n", 307, Reason.REDIRECT),
         (b"HTTP/1.1 200 OK\r\n\r\nhello", 0, Reason.UNREADABLE_ANSWER),
         (b"HTTP/1.1 200 OK\r\n\r\n[]", 0, Reason.UNREADABLE_ANSWER),
-        (b"SSH-2.0-OpenSSH_9\r\n", 0, Reason.UNREADABLE_ANSWER),
+        (b"SSH-2.0-OpenSSH_9\r\n\r\n", 0, Reason.UNREADABLE_ANSWER),
         (b"", 0, Reason.CONNECTION_LOST),
     ],
 )
@@ -362,8 +351,9 @@ def test_a_watch_of_one_secret_needs_no_right_on_others(namespace: Namespace, tm
     with pod(account, tmp_path) as client:
 
         def follow() -> None:
-            events = client.watch(secret_path(namespace.name), {"fieldSelector": "metadata.name=web"}, timeout=SECONDS)
-            seen.extend(events)  # one by one, as they come
+            query = {"fieldSelector": "metadata.name=web", "allowWatchBookmarks": "true"}
+            events = client.watch(secret_path(namespace.name), query, timeout=SECONDS)
+            seen.extend(event for event in events if event["type"] != "BOOKMARK")  # one by one, as they come
 
         thread = threading.Thread(target=follow)
         thread.start()

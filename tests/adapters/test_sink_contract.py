@@ -12,9 +12,10 @@ from rotator.ports import Problem, Sink
 from tests.children import sleeper
 from tests.fakes import FixedClock, MemorySink
 from tests.samples import token_set
+from tests.testbed.kubernetes.pod import on_secrets, pods
 
 
-@pytest.fixture(params=["file", "command", "signal", "memory"])
+@pytest.fixture(params=["file", "command", "signal", "secret", "memory"])
 def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Sink]:
     """Return a sink that works."""
     if request.param == "file":
@@ -25,6 +26,11 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Sink]:
         with sleeper() as process:
             (tmp_path / "pid").write_text(f"{process.pid}\n")
             yield SignalHook("out", tmp_path / "pid", "CONT")
+    elif request.param == "secret":
+        namespace = request.getfixturevalue("namespace")
+        with pods(tmp_path) as open_pod:
+            pod = open_pod(namespace.account(on_secrets("get", "patch", "create", "watch")))
+            yield pod.sink(title="out")
     else:
         yield MemorySink("out")
 

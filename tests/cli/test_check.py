@@ -136,8 +136,8 @@ def test_readers_that_look_too_seldom_are_told(rotator: Place, server: SandboxSe
     assert code == 0
     assert lines == [
         (
-            "warn  credentials.home: tokens live 90 s and are renewed 30 s before their end, but readers look only "
-            "every 10 min (propagation): let them look more often"
+            "warn  credentials.home: tokens live 90 s and are renewed 30 s before their end, but readers may notice a "
+            "new one 10 min late (propagation): ask for longer tokens, or let them look more often"
         )
     ]
 

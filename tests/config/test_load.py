@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rotator.config import Config, ConfigError, Source, SourceKind, load
+from rotator.config import Config, ConfigError, OutputConfig, Source, SourceKind, load
 from rotator.core.model import ClientAuthentication, Grant, RotationPolicy
 from tests.config.conftest import BASE
 from tests.secrets_scan import planted, secrets_in
@@ -115,8 +115,8 @@ outputs = [{{ path = "/run/web" }}]
     web, other = config.credentials["web"], config.credentials["other"]
     assert (web.policy.floor, web.policy.jitter, other.policy.floor) == (7, 0.2, 5)
     assert [(key, source.value) for key, source in web.extra] == [("audience", "b"), ("resource", "r")]
-    assert [output.path_for("web") for output in web.outputs] == [Path("/run/web")]
-    assert [output.path_for("other") for output in other.outputs] == [Path("/run/tokens/other")]
+    assert [output.path_for("web") for output in web.outputs if isinstance(output, OutputConfig)] == [Path("/run/web")]
+    assert [output.title for output in other.outputs] == ["/run/tokens/{name}"]
 
 
 def test_conf_d_is_merged_in_name_order(good: Good, tmp_path: Path) -> None:

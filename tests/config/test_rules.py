@@ -127,11 +127,11 @@ def test_unknown_and_misplaced_keys(errors: Found, text: str, error: str) -> Non
         ),
         (
             'token_url = "https://a.example/{name}"',
-            "token_url: cannot use {name} here: it works in client_secret, seed, extra, output paths and hooks",
+            "token_url: cannot use {name} here: it works in client_secret, seed, extra, hooks, and where outputs go",
         ),
         (
             'client_id = { file = "/etc/{name}" }',
-            "client_id: cannot use {name} here: it works in client_secret, seed, extra, output paths and hooks",
+            "client_id: cannot use {name} here: it works in client_secret, seed, extra, hooks, and where outputs go",
         ),
         ('client_id = { env = "NOT_SET" }', "client_id: environment variable NOT_SET is not set: set it"),
         (
@@ -163,7 +163,33 @@ def test_unknown_and_misplaced_keys(errors: Found, text: str, error: str) -> Non
             'proxy = "http://p.example"\nuse_environment_proxies = true',
             "use_environment_proxies: has no effect beside proxy: remove one of the two",
         ),
-        ("outputs = [{}]", "outputs[0].path: is missing: add it"),
+        ("outputs = [{}]", "outputs[0]: must have one of path and kubernetes_secret, not none of them"),
+        (
+            "outputs = [{ path = '/a', kubernetes_secret = { name = 'a', data = { t = 'raw' } } }]",
+            "outputs[0]: must have one of path and kubernetes_secret, not both",
+        ),
+        (
+            "outputs = [{ kubernetes_secret = { name = 'a', data = { t = 'raw' } }, mode = '0600' }]",
+            "outputs[0].mode: is for files, and has no use beside kubernetes_secret: remove it",
+        ),
+        (
+            "outputs = [{ kubernetes_secret = { name = 'a', data = { '..' = 'raw' } } }]",
+            (
+                'outputs[0].kubernetes_secret.data."..": cannot be a key of a Secret: use letters, digits, '
+                "'-', '_' and '.'"
+            ),
+        ),
+        (
+            "outputs = [{ kubernetes_secret = { name = 'a', data = { t = 'token' } } }]",
+            ("outputs[0].kubernetes_secret.data.t: has no placeholder: write {access_token} where the token belongs"),
+        ),
+        (
+            "outputs = [{ kubernetes_secret = { name = 'A_{name}', data = { t = 'raw' } } }]",
+            (
+                "outputs[0].kubernetes_secret.name: makes A_web, which no Secret can be called: use a-z, 0-9, '-' "
+                "and '.'"
+            ),
+        ),
         ("outputs = { path = '/a' }", "outputs: must be a list: [ … ]"),
         ("outputs = [{ path = '/a/' }]", "outputs[0].path: is a directory: add a file name, such as {name}"),
         (
@@ -264,6 +290,17 @@ def test_bad_settings_of_a_credential(errors: Found, text: str, error: str) -> N
                 "20m is used; shorten it, or ask for longer tokens"
             ),
         ),
+        # H17
+        (
+            (
+                "outputs = [{ kubernetes_secret = { name = 'a', data = { t = 'raw' } } }]\n"
+                "refresh = { assumed_lifetime = '5m' }"
+            ),
+            (
+                "outputs[0].kubernetes_secret: takes 3m to reach every pod, more than a third of the lifetime: with "
+                "tokens of 5m (refresh.assumed_lifetime) 100s is used; shorten it, or ask for longer tokens"
+            ),
+        ),
         (
             "outputs = [{ path = '/t', mode = '0644' }]",
             'outputs[0].mode: lets every user of this machine at the token: "0640" and a group is safer',
@@ -299,6 +336,28 @@ def test_propagation_raises_the_margin(good: Good) -> None:
     assert good(f"{WEB}{outputs}").credentials["web"].policy.min_remaining == 180
     larger = good(f"{WEB}{outputs}\nrefresh = {{ min_remaining = '5m' }}")
     assert larger.credentials["web"].policy.min_remaining == 300
+
+
+def test_a_secret_is_refreshed_three_minutes_early(good: Good) -> None:
+    """H16, H17: a mounted Secret takes up to 100 s to reach a pod, so 180 s are kept in any case."""
+    secret = "kubernetes_secret = { name = '{name}-token', data = { token = '{access_token}' } }"
+    for propagation, margin in (("0", 180), ("1m", 180), ("10m", 600)):
+        config = good(f"{WEB}outputs = [{{ {secret}, propagation = '{propagation}' }}]".replace("'0'", "0"))
+        assert config.credentials["web"].policy.min_remaining == margin
+        (output,) = config.credentials["web"].outputs
+        assert (output.title, output.propagation) == ("secret/{name}-token", margin)
+
+
+def test_secrets_of_two_credentials_must_differ(errors: Found) -> None:
+    """Two credentials that write one Secret are an error, told once for all that share the setting."""
+    names = "".join(f"[credentials.u{number}]\n" for number in range(1000))
+    outputs = "outputs = [{ kubernetes_secret = { name = 'token', data = { token = 'raw' } } }]"
+    assert errors(f"{BASE}{outputs}\n{names}") == [
+        (
+            "rotator.toml:5: defaults.outputs[0].kubernetes_secret.name: is the same Secret as that of u0: choose "
+            "another, such as {name}-token"
+        )
+    ]
 
 
 def test_the_drain_outlasts_every_request(good: Good, errors: Found) -> None:

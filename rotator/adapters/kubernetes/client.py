@@ -5,8 +5,10 @@ without a content type into a KeyError, waits between tries in a sleep that no s
 into classes of its own, where what we need of one is a few keys. Seven kinds of request are not worth that.
 """
 
+import base64
 import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,7 +24,13 @@ from rotator.adapters.kubernetes.wire import JSON, OK, UNAUTHORIZED, Reply
 from rotator.core.model import Reason
 
 _CONNECT_SECONDS: Final = 5.0
-_HEADERS: Final = {"Accept": JSON, "User-Agent": f"rotator/{VERSION}"}
+_WORD: Final = re.compile(r"[^\s\"'=,:;{}?&]+")
+_HEADERS: Final = {
+    "Accept": JSON,
+    # Kubernetes 1.37 compresses a watch with bookmarks if it may, and then holds the events back until some have come.
+    "Accept-Encoding": "identity",
+    "User-Agent": f"rotator/{VERSION}",
+}
 # Beside httpx's own: a token file or an exec plugin that fails, a client that was closed, JSON that is none.
 _FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, NoToken, OSError, RuntimeError, ValueError)
 
@@ -77,7 +85,7 @@ class KubernetesClient:
                     headers={"Content-Type": content_type, **_HEADERS},
                     timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
                 )
-                reply = judged(answer, method, path)
+                reply = judged(answer, method, path, _hidden(body))
             except _FAILURES as error:
                 reply = away(error, connection.server)
             if last or not (reply.status == UNAUTHORIZED or reply.reason is Reason.TLS):
@@ -104,7 +112,7 @@ class KubernetesClient:
                     yield from map(_event, answer.iter_lines())
                     return
                 answer.read()
-                reply = judged(answer, "GET", path)
+                reply = judged(answer, "GET", path, ())
         except _FAILURES as error:
             reply = away(error, connection.server)
         if reply.status == UNAUTHORIZED or reply.reason is Reason.TLS:
@@ -157,6 +165,13 @@ def _cut(line: socket.socket) -> None:
     with contextlib.suppress(OSError):  # closed already
         # SSLSocket.shutdown would first turn the socket into one that sends plain text.
         socket.socket.shutdown(line, socket.SHUT_RDWR)
+
+
+def _hidden(body: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return what a text about this request must not show: the words in the data of a Secret, coded and plain."""
+    coded = [str(value) for value in ((body or {}).get("data") or {}).values()]
+    plain = (base64.b64decode(value, validate=False).decode(errors="replace") for value in coded)
+    return (*coded, *(word for text in plain for word in _WORD.findall(text)))
 
 
 def _event(line: str) -> Mapping[str, Any]:

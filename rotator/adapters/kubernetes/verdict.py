@@ -2,13 +2,13 @@
 
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import httpx
 
 from rotator.adapters.kubernetes.rules import right_of, rule
-from rotator.adapters.kubernetes.wire import CREATED, OK, Reply
+from rotator.adapters.kubernetes.wire import BAD_REQUEST, CREATED, OK, SERVER_ERROR, Reply
 from rotator.core.grant import scrub
 from rotator.core.model import Reason
 
@@ -33,8 +33,8 @@ _CURES: Final = {
 _BY_A_PERSON: Final = frozenset({Reason.FORBIDDEN, Reason.TOO_LARGE, Reason.IMMUTABLE, Reason.REJECTED})
 
 
-def judged(answer: httpx.Response, method: str, path: str) -> Reply:
-    """Judge an answer, whatever its status and body."""
+def judged(answer: httpx.Response, method: str, path: str, hidden: Iterable[str]) -> Reply:
+    """Judge an answer, whatever its status and body; what is `hidden` shows in no text."""
     try:
         body = answer.json()
     except ValueError:
@@ -48,7 +48,7 @@ def judged(answer: httpx.Response, method: str, path: str) -> Reply:
     message = str(status.get("message") or answer.reason_phrase)
     reason = _reason(answer.status_code, message)
     cure = _cure(reason, path, message)
-    text = f"Kubernetes API: {answer.status_code}: {scrub(message, ())}{f'; {cure}' if cure else ''}"
+    text = f"Kubernetes API: {answer.status_code}: {scrub(message, hidden)}{f'; {cure}' if cure else ''}"
     wait = _seconds(answer.headers.get("Retry-After")) or (SLOWLY if reason in _BY_A_PERSON else None)
     return Reply(answer.status_code, status, text, reason, wait)
 
@@ -56,9 +56,9 @@ def judged(answer: httpx.Response, method: str, path: str) -> Reply:
 def _reason(status: int, message: str) -> Reason:
     if status in _REASONS:
         return _REASONS[status]
-    if status >= 500:  # noqa: PLR2004 - server errors
+    if status >= SERVER_ERROR:
         return Reason.HTTP_5XX
-    if 300 <= status < 400:  # noqa: PLR2004 - redirects are never followed: a token would go along
+    if status < BAD_REQUEST:  # redirects are never followed: a token would go along
         return Reason.REDIRECT
     if "immutable" in message:
         return Reason.IMMUTABLE

@@ -14,11 +14,13 @@ MANAGER: Final = "rotator"
 earlier releases wrote (case H7)."""
 OK: Final = 200
 CREATED: Final = 201
+BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 GONE: Final = 410
+SERVER_ERROR: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Reply:
     @property
     def unclear(self) -> bool:
         """Whether a write may have been carried out, now or later."""
-        return self.delivered and (self.status == 0 or self.status >= 500)  # noqa: PLR2004 - server errors
+        return self.delivered and (self.status == 0 or self.status >= SERVER_ERROR)
 
 
 class Api(Protocol):
