@@ -10,7 +10,7 @@ from typing import Any
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
-from tests.process.rig import CLIENT_SECRET, PASSWORD, USERNAME
+from tests.process.rig import CLIENT_SECRET, PASSWORD, PATIENCE, USERNAME
 from tests.secrets_scan import assert_no_secrets
 from tests.testbed.systemd.installed import Installed
 from tests.testbed.systemd.machine import Machine, new_machine
@@ -40,7 +40,7 @@ def apt(machine: Machine, action: str, package: str | Path = "rotator") -> str:
         shutil.copy(package, machine.disk / "root")
         package = f"/root/{package.name}"
     command = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--yes", action, package)
-    done = machine.run(*command)
+    done = machine.run(*command, patience=4 * PATIENCE)
     return done.stdout + done.stderr
 
 

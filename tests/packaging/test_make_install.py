@@ -12,6 +12,7 @@ from rotator import VERSION
 from tests.needs import needs
 from tests.packaging.builds import DEBIAN_PYTHON, check_out, make
 from tests.packaging.debian import bare_machine, sandbox
+from tests.process.rig import PATIENCE
 from tests.testbed.systemd.installed import UNIT, UNITS, Installed
 from tests.testbed.systemd.machine import Machine
 
@@ -66,7 +67,8 @@ def test_a_python_in_a_home_directory_is_refused(tmp_path: Path) -> None:
 def make_on(machine: Machine, target: str) -> str:
     """Run make in the copy of the source on a machine; return what it printed."""
     passed = [f"{name}={value}" for name, value in os.environ.items() if FROM_HERE.match(name)]
-    done = machine.run("env", *passed, "make", "-C", "/usr/src/rotator", target, f"PYTHON={DEBIAN_PYTHON}")
+    command = ("env", *passed, "make", "-C", "/usr/src/rotator", target, f"PYTHON={DEBIAN_PYTHON}")
+    done = machine.run(*command, patience=4 * PATIENCE)
     return done.stdout + done.stderr
 
 

@@ -179,13 +179,13 @@ class Machine:
         return ["nsenter", "--target", str(self._leader), "--all", *command]
 
     def run(
-        self, *command: str, stdin: str = "", user: str = "root", check: bool = True
+        self, *command: str, stdin: str = "", user: str = "root", check: bool = True, patience: float = 2 * PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on it to its end, as root of its own or as somebody else."""
         become = [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         done = subprocess.run(
             self.command(*become, *command),
-            input=stdin, capture_output=True, text=True, timeout=2 * PATIENCE, check=False, env=ENVIRONMENT,
+            input=stdin, capture_output=True, text=True, timeout=patience, check=False, env=ENVIRONMENT,
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"{command}: {done.stderr}{done.stdout}"
         return done
