@@ -340,6 +340,7 @@ def test_the_daemon_shows_the_page_unless_told_not_to(on: bool, tmp_path: Path) 
     with new_life(tmp_path) as life:
         text = life.config.read_text()
         life.config.write_text(text.replace("[metrics]", f"[metrics]\nstatus_page = {str(on).lower()}"))
+        life.server.sandbox.change(access_lifetime=3600)
         life.put_pair(age=0)
         with life.daemon() as daemon:
             daemon.wait_until(life.has_good_token, "the token is published")
