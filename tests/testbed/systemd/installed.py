@@ -51,6 +51,7 @@ class Installed:
         defaults: str = "",
         credentials: str = f"[credentials.{NAME}]",
         secret: str = 'credential = "client-secret"',
+        outputs: str = f'path = "/run/rotator/{{name}}.token", group = "{READERS}"',
         server: str = "",
         path: str = "/etc/rotator/rotator.toml",
     ) -> None:
@@ -71,7 +72,7 @@ class Installed:
             client_id = "sandbox-client"
             client_secret = {{ {secret} }}
             refresh_token_lifetime = "30d"
-            outputs = [{{ path = "/run/rotator/{{name}}.token", group = "{READERS}" }}]
+            outputs = [{{ {outputs} }}]
             {_POLICY}
             {defaults}
             {credentials}

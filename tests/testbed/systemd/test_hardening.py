@@ -84,3 +84,31 @@ def test_no_system_call_that_the_daemon_makes_is_refused(hooked: Installed) -> N
 
 def _status(installed: Installed) -> str:
     return (installed.machine.root / f"proc/{installed.main_pid()}/status").read_text()
+
+
+BESIDES = {
+    "output elsewhere": (["ReadWritePaths=/srv/app"], {"outputs": 'path = "/srv/app/home"'}),
+    "another group": (["SupplementaryGroups=www-data"], {"outputs": 'path = "/run/rotator/home", group = "www-data"'}),
+    "secret below home": (
+        ["BindReadOnlyPaths=/home/me/secret:/etc/rotator/secret"], {"secret": 'file = "/etc/rotator/secret"'},
+    ),
+    "no other users": (["PrivateUsers=yes"], {"outputs": 'path = "/run/rotator/home"'}),
+    "no other addresses": (["IPAddressDeny=any", "IPAddressAllow=localhost"], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BESIDES)
+def test_what_a_configuration_needs_besides_is_a_line_in_a_drop_in(installed: Installed, what: str) -> None:
+    """What docs/how-to/systemd.md says to set is enough, and what it says may be forbidden is not needed."""
+    settings, configuration = BESIDES[what]
+    machine = installed.machine
+    machine.run("install", "-d", "-o", "rotator", "/srv/app")
+    machine.run("install", "-d", "-m", "700", "/home/me")
+    machine.run("install", "-o", "rotator", "-m", "600", "/etc/rotator/client-secret", "/home/me/secret")
+    installed.configure(**configuration)
+    installed.drop_in("besides", *settings)
+    machine.run("systemctl", "daemon-reload")
+    installed.start()
+    installed.login()
+    assert installed.rotate()["generation"] == 2
+    machine.run("rotator", "wait", "home")
