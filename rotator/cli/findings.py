@@ -70,6 +70,14 @@ def _config_files(config: Config) -> Iterator[Finding]:
 
 
 def _state(config: Config, running: Any) -> Iterator[Finding]:
+    if config.daemon.kubernetes is not None:
+        from rotator.cli.sharing import lacking
+
+        cures = tuple(lacking(config))
+        yield from (Finding(FAIL, f"store in Kubernetes: {cure}") for cure in cures)
+        if not cures:
+            yield Finding(OK, "store in Kubernetes: the API server answers, and every right that is used is there")
+        return
     directory = config.daemon.state_directory
     if not is_no_daemon(running):
         if isinstance(running, ControlProblem):

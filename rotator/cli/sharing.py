@@ -3,17 +3,22 @@
 import functools
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
 from rotator.adapters.clock import BootClock
 from rotator.adapters.kubernetes.client import KubernetesClient
 from rotator.adapters.kubernetes.lease import LeaseTimes
-from rotator.adapters.kubernetes.leases import Leases
-from rotator.adapters.kubernetes.peers import KubernetesPeers
+from rotator.adapters.kubernetes.leases import Leases, names_of
+from rotator.adapters.kubernetes.peers import KubernetesPeers, rights_of
+from rotator.adapters.kubernetes.review import cures, missing
 from rotator.adapters.kubernetes.store import SecretStore
+from rotator.adapters.kubernetes.wire import Reply
 from rotator.assembly import Assembly
 from rotator.cli.exits import ExitCode, Stop
 from rotator.config import Config
+from rotator.config.settings import KubernetesConfig
 from rotator.ports import Observer
 from rotator.share import SharingRotator
 
@@ -25,10 +30,7 @@ def shared_assembly(config: Config, observer: Observer) -> Assembly:
     settings = config.daemon.kubernetes
     assert settings is not None  # noqa: S101 - else there is nothing to share
     api = KubernetesClient(os.environ)
-    namespace = settings.namespace or api.namespace()
-    if not namespace:
-        text = "kubernetes.namespace: this is no pod, and no kubeconfig names one: set it, or KUBECONFIG"
-        raise Stop(ExitCode.CONFIG, text)
+    namespace = _namespace(settings, api)
     store = SecretStore(api, namespace, settings.secret_prefix, settings.timeout)
     times = LeaseTimes(
         duration=settings.lease_duration,
@@ -42,3 +44,26 @@ def shared_assembly(config: Config, observer: Observer) -> Assembly:
     peers = KubernetesPeers(api, store, leases, api.close)
     make = functools.partial(SharingRotator, ownership=peers)
     return Assembly(store, observer, clock=clock, peers=peers, make_rotator=make)
+
+
+def lacking(config: Config) -> Iterator[str]:
+    """Yield a line for each thing that keeps replicas from working: nothing if all is well."""
+    settings = config.daemon.kubernetes
+    assert settings is not None  # noqa: S101 - as above
+    with closing(KubernetesClient(os.environ)) as api:
+        namespace = _namespace(settings, api)
+        leases = names_of(settings.lease, settings.shards)
+        rights = rights_of(namespace, settings.secret_prefix, config.credentials, leases)
+        found = missing(api, rights, settings.timeout)
+    if isinstance(found, Reply):
+        yield found.text or f"the API server answered {found.status}"
+    else:
+        yield from cures(found)
+
+
+def _namespace(settings: KubernetesConfig, api: KubernetesClient) -> str:
+    namespace = settings.namespace or api.namespace()
+    if not namespace:
+        text = "kubernetes.namespace: this is no pod, and no kubeconfig names one: set it, or KUBECONFIG"
+        raise Stop(ExitCode.CONFIG, text)
+    return namespace

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rotator.adapters.kubernetes.state_secret import secret_name
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
@@ -13,7 +14,7 @@ from tests.process.rig import wait_until
 from tests.secrets_scan import PREFIX as PLANTED
 from tests.testbed.kubernetes.chaos import run
 from tests.testbed.kubernetes.cluster import Namespace
-from tests.testbed.kubernetes.release import LEASE, Release
+from tests.testbed.kubernetes.release import LEASE, PREFIX, Release, Replica, role
 
 QUICK = """
     lease_duration = "20s"
@@ -64,6 +65,24 @@ def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp
         assert release.owner("home", patience=10.0) is follower  # long before the lease would be over
         assert follower.run("rotate", "home").returncode == 0
         assert sandbox.books.replays_by_user.total() == 0
+
+
+def test_a_check_tells_exactly_which_rights_are_missing(namespace: Namespace, tmp_path: Path) -> None:
+    """H13, H12: the API server is asked about each verb that is used; what is missing is printed as a rule."""
+    release = Release(tmp_path, namespace, "http://127.0.0.1:9", ["home", "Work"])
+    replica = Replica(release, 0, namespace.cluster.url)
+    good = replica.run("check")
+    assert "store in Kubernetes: the API server answers, and every right that is used is there" in good.stdout
+    secrets, leases = role(["home"])
+    release.account.grant({**secrets, "verbs": ["get", "list", "watch"]}, leases)
+    release.account.wait_for((secrets | {"verbs": ["patch"]},), allowed=False)
+    bad = replica.run("check")
+    work = secret_name(PREFIX, "Work")
+    assert (
+        f"add to the Role in namespace {namespace.name}: "
+        f'- {{apiGroups: [""], resources: ["secrets"], resourceNames: ["{PREFIX}home", "{work}"], '
+        'verbs: ["get", "list", "watch", "patch", "create"]}'
+    ) in " ".join(bad.stdout.split())
 
 
 def test_a_single_run_follows_where_another_holds_the_lease(namespace: Namespace, tmp_path: Path) -> None:

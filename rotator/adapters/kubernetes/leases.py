@@ -17,7 +17,7 @@ from rotator.adapters.kubernetes.lease import Lease, LeaseTimes
 from rotator.adapters.kubernetes.wire import Api
 from rotator.ports import Clock
 
-_LOOK_EVERY: Final = 2.0
+_LOOK_EVERY: Final = 5.0
 _FREE_FOR: Final = 3
 """Looks after which a Lease that nobody took is taken beyond one's share."""
 
@@ -25,6 +25,11 @@ _FREE_FOR: Final = 3
 def shard_of(name: str, shards: int) -> int:
     """Return the shard of a credential: the same in every replica and release."""
     return zlib.crc32(name.encode()) % shards
+
+
+def names_of(name: str, shards: int) -> tuple[str, ...]:
+    """Return the names of a release's Leases."""
+    return (name,) if shards == 1 else tuple(f"{name}-{number}" for number in range(shards))
 
 
 class Leases:
@@ -37,7 +42,7 @@ class Leases:
         self.identity = identity
         self._times = times
         self._look_every = min(_LOOK_EVERY, times.renew_every)
-        titles = [name] if shards == 1 else [f"{name}-{number}" for number in range(shards)]
+        titles = names_of(name, shards)
         self._leases = [Lease(api, namespace, title, identity, times, clock) for title in titles]
         self._closing = threading.Event()
         self._turned = {title: threading.Event() for title in titles}

@@ -3,13 +3,27 @@
 from collections.abc import Callable, Collection
 from typing import Final
 
-from rotator.adapters.kubernetes.copies import Copies
+from rotator.adapters.kubernetes import state_secret
+from rotator.adapters.kubernetes.copies import BY_NAME_UP_TO, Copies
 from rotator.adapters.kubernetes.leases import Leases
+from rotator.adapters.kubernetes.rules import Right
 from rotator.adapters.kubernetes.store import SecretStore
 from rotator.adapters.kubernetes.wire import Api
 from rotator.core.state import CredentialState
 
 _START_PATIENCE: Final = 5.0
+_SECRET_VERBS: Final = ("get", "list", "watch", "patch", "create")
+_LEASE_VERBS: Final = ("get", "patch", "create")
+
+
+def rights_of(namespace: str, prefix: str, credentials: Collection[str], leases: Collection[str]) -> tuple[Right, ...]:
+    """Return the rights that a replica uses, and no others."""
+    by_name = len(credentials) <= BY_NAME_UP_TO
+    secrets = [state_secret.secret_name(prefix, name) for name in credentials] if by_name else [""]
+    return (
+        *(Right(verb, "", "secrets", namespace, name) for verb in _SECRET_VERBS for name in secrets),
+        *(Right(verb, "coordination.k8s.io", "leases", namespace, name) for verb in _LEASE_VERBS for name in leases),
+    )
 
 
 class KubernetesPeers:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from rotator.adapters.control_client import ControlClient, ControlProblem
 from rotator.adapters.kubernetes import state_secret
+from rotator.adapters.kubernetes.leases import names_of
 from rotator.core.state import CredentialState
 from tests.process.rig import ROOT, wait_until
 from tests.secrets_scan import assert_no_secrets
@@ -27,7 +28,6 @@ _NAMED: Final = ["get", "list", "watch", "patch", "create"]
 
 def role(names: Sequence[str], shards: int = 1, *, by_name: bool = True) -> tuple[Rule, ...]:
     """Return the least rights that replicas need, as the manifests grant them."""
-    leases = [LEASE] if shards == 1 else [f"{LEASE}-{number}" for number in range(shards)]
     secrets: Rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": _NAMED}
     if by_name:
         secrets["resourceNames"] = [state_secret.secret_name(PREFIX, name) for name in names]
@@ -37,7 +37,7 @@ def role(names: Sequence[str], shards: int = 1, *, by_name: bool = True) -> tupl
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],
             "verbs": ["get", "patch", "create"],
-            "resourceNames": leases,
+            "resourceNames": list(names_of(LEASE, shards)),
         },
     )
 
@@ -45,10 +45,10 @@ def role(names: Sequence[str], shards: int = 1, *, by_name: bool = True) -> tupl
 class Replica:
     """One rotator: its process, which may be killed and started again, and its outputs, which stay."""
 
-    def __init__(self, release: "Release", number: int, proxy: Proxy) -> None:
+    def __init__(self, release: "Release", number: int, url: str, proxy: Proxy | None = None) -> None:
         self.number = number
         self.directory = release.directory / f"replica-{number}"
-        self.proxy = proxy
+        self._proxy = proxy
         self.process: subprocess.Popen[bytes] | None = None
         self.frozen = False
         self._release = release
@@ -58,9 +58,15 @@ class Replica:
             (self.directory / name).mkdir(parents=True, mode=0o700)
         release.account.kubeconfig(self.directory / "kubeconfig")
         config = json.loads((self.directory / "kubeconfig").read_text())
-        config["clusters"][0]["cluster"]["server"] = proxy.url
+        config["clusters"][0]["cluster"]["server"] = url
         (self.directory / "kubeconfig").write_text(json.dumps(config))
         (self.directory / "rotator.toml").write_text(release.config(self.directory))
+
+    @property
+    def proxy(self) -> Proxy:
+        """Return the network between the replica and the API server."""
+        assert self._proxy is not None
+        return self._proxy
 
     def command(self, *arguments: str) -> list[str]:
         """Return the argument vector of `rotator …`."""
@@ -192,7 +198,7 @@ class Release:
         with ExitStack() as stack:
             for number in range(replicas):
                 proxy = stack.enter_context(Proxy((host, int(port))))
-                self.replicas.append(Replica(self, number, proxy))
+                self.replicas.append(Replica(self, number, proxy.url, proxy))
             try:
                 for replica in self.replicas:
                     replica.start()

@@ -1,0 +1,129 @@
+"""What replicas cost an API server, and in memory: counted by the API server itself.
+
+python -m tests.testbed.kubernetes.cost
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from rotator.adapters.kubernetes.client import KubernetesClient
+from rotator.adapters.kubernetes.store import SecretStore
+from rotator.sandbox.sandbox import Sandbox
+from rotator.sandbox.server import SandboxServer
+from rotator.sandbox.switches import Switches
+from tests.process.rig import wait_until
+from tests.samples import state_of
+from tests.secrets_scan import PREFIX as PLANTED
+from tests.testbed.kubernetes.cluster import Cluster
+from tests.testbed.kubernetes.release import PREFIX, Release, Replica, role
+from tests.testbed.kubernetes.servers import run_servers
+
+ROTATIONS: Final = 10
+_COUNTED: Final = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
+_FLEET_SECONDS: Final = 300.0
+
+
+def requests(cluster: Cluster) -> Counter[str]:
+    """Return how many requests for Secrets and Leases the API server has served, by verb."""
+    _, text = cluster.ask("GET", "/metrics")
+    counted: Counter[str] = Counter()
+    for labels, number in _COUNTED.findall(text):
+        told = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if told["resource"] in ("secrets", "leases"):
+            counted[f"{told['verb']} {told['resource']}"] += int(float(number))
+    return counted
+
+
+def during(cluster: Cluster, work: Callable[[], Any]) -> Counter[str]:
+    """Return what was asked during some work."""
+    before = requests(cluster)
+    work()
+    return requests(cluster) - before
+
+
+def told(counted: Counter[str], per: float) -> str:
+    """Return counts in words, divided."""
+    return ", ".join(f"{number / per:.1f} {what}" for what, number in sorted(counted.items())) or "none"
+
+
+def memory(replica: Replica) -> float:
+    """Return the MiB that a replica occupies."""
+    status = Path(f"/proc/{replica.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def small(directory: Path, cluster: Cluster, sandbox: Sandbox, url: str, idle_seconds: float) -> None:
+    """Measure two replicas with one credential and default settings."""
+    unasked = during(cluster, lambda: time.sleep(idle_seconds))  # the API server has a Lease of its own
+    release = Release(directory / "small", cluster.namespace(), url, ["home"])
+    with release.running(2):
+        release.adopt("home", json.dumps(sandbox.issue("home")))
+        wait_until(lambda: all(one.token("home") for one in release.replicas), "the outputs are there")
+        owner = release.owner("home")
+
+        def rotate() -> None:
+            for _ in range(ROTATIONS):
+                assert owner.run("rotate", "home").returncode == 0
+
+        secrets = Counter({k: n for k, n in during(cluster, rotate).items() if k.endswith(" secrets")})
+        del secrets["WATCH secrets"]
+        say("requests per rotation", told(secrets, ROTATIONS))
+        idle = during(cluster, lambda: time.sleep(idle_seconds)) - unasked
+        say("idle requests a minute, two replicas", told(idle, idle_seconds / 60))
+        say("memory, 1 Secret", ", ".join(f"{memory(one):.0f} MiB" for one in release.replicas))
+
+
+def large(directory: Path, cluster: Cluster, url: str, number: int, idle_seconds: float) -> None:
+    """Measure two replicas that share a fleet, whose tokens are fresh."""
+    names = [f"c{one}" for one in range(number)]
+    namespace = cluster.namespace()
+    filler = namespace.account(*role((), by_name=False), name="filler").kubeconfig(directory / "filler")
+    now = time.time()
+    state = state_of(obtained_at=now, expires_at=now + 3600, refresh_obtained_at=now)
+    with closing(KubernetesClient({"KUBECONFIG": str(filler)})) as client, ThreadPoolExecutor(4) as pool:
+        store = SecretStore(client, namespace.name, PREFIX, 30.0)
+        for problem in pool.map(lambda name: store.save(name, state), names):
+            assert problem is None, problem
+    release = Release(directory / "large", namespace, url, names, shards=2)
+    with release.running(2):
+        wait_until(
+            lambda: all(one.token(name) for one in release.replicas for name in names), "outputs", _FLEET_SECONDS
+        )
+        idle = during(cluster, lambda: time.sleep(idle_seconds))
+        say(f"idle requests a minute, {number} Secrets", told(idle, idle_seconds / 60))
+        say(f"memory, {number} Secrets", ", ".join(f"{memory(one):.0f} MiB" for one in release.replicas))
+
+
+def say(what: str, text: str) -> None:
+    """Print a line of the table."""
+    print(f"{what:40} {text}", flush=True)  # noqa: T201 - a command
+
+
+def main() -> int:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fleet", type=int, default=5000)
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds to count idle requests in")
+    options = parser.parse_args()
+    sandbox = Sandbox(switches=Switches(client_secret="", token_prefix=PLANTED), users={"*": "none"})
+    with tempfile.TemporaryDirectory() as temporary, SandboxServer(sandbox) as server:
+        directory = Path(temporary)
+        with run_servers(directory / "cluster") as servers:
+            small(directory, servers.cluster, sandbox, server.url, options.idle)
+            if options.fleet:
+                large(directory, servers.cluster, server.url, options.fleet, options.idle)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
