@@ -92,16 +92,18 @@ def test_a_loop_that_hangs_feeds_no_watchdog(life: Life, ear: Ear) -> None:
     environment = life.environment(told(life))
     with subprocess.Popen(life.command("run"), stderr=subprocess.PIPE, env=environment) as daemon:
         assert daemon.stderr is not None
-        wait_until(lambda: ear.all("READY"), "READY")
-        life.config.write_text("no configuration")
-        fcntl.fcntl(daemon.stderr, fcntl.F_SETPIPE_SZ, 4096)
 
         def is_silent() -> bool:
             daemon.send_signal(signal.SIGHUP)  # each reload that is refused is a line
             return ear.longest_silence() > WATCHDOG / 2
 
-        wait_until(is_silent, "the pipe is full, and the pings stop")
-        daemon.kill()
+        try:
+            wait_until(lambda: ear.all("READY"), "READY")
+            life.config.write_text("no configuration")
+            fcntl.fcntl(daemon.stderr, fcntl.F_SETPIPE_SZ, 4096)
+            wait_until(is_silent, "the pipe is full, and the pings stop")
+        finally:
+            daemon.kill()
         assert b"reload_refused" in daemon.stderr.read()
 
 
