@@ -120,6 +120,7 @@ DAEMON: Final = (
             ),
         ),
     ),
+    # Longer than a Lease outlives a replica that was killed: two minutes by default.
     Alert(
         "RotatorNoLeader",
         "No replica holds the Lease, so nobody refreshes its credentials; each access token ends in its own time.",
@@ -128,7 +129,7 @@ DAEMON: Final = (
                 "max by (job, namespace, lease) (rotator_owner) == 0",
                 "critical",
                 "no replica of {{ $labels.job }} {{ $labels.namespace }} holds the Lease {{ $labels.lease }}",
-                "1m",
+                "4m",
             ),
         ),
     ),

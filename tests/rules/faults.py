@@ -191,14 +191,14 @@ def nobody_works(station: Station) -> None:
     station.run(300)
 
 
-def told(station: Station, good: dict[str, object], bad: dict[str, object]) -> None:
-    """Have the daemon say something bad of itself for ten minutes."""
+def told(station: Station, good: dict[str, object], bad: dict[str, object], seconds: float = 600) -> None:
+    """Have the daemon say something bad of itself for so long."""
     station.login(MONTH)
     station.tell(**good)
     station.run(600)
     station.tell(**bad)
     station.breaks()
-    station.run(600)
+    station.run(seconds)
     station.tell(**good)
     station.mended()
     station.run(300)

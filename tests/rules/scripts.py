@@ -58,6 +58,9 @@ _PUBLISH: Final = "RotatorPublishFailing"
 _REFRESHES: Final = "RotatorRefreshBudgetBurning"
 _TOKENS: Final = "RotatorAvailabilityBudgetBurning"
 
+_LED: Final = {"leases": (("rotator", True),)}
+_NOT_LED: Final = {"leases": (("rotator", False),)}
+
 SCRIPTS: Final = (
     Script(
         _EXPIRING, "the server cannot be reached when a refresh falls due",
@@ -120,7 +123,7 @@ SCRIPTS: Final = (
     ),
     Script(
         "RotatorNoLeader", "no replica holds the Lease",
-        faults.told, {"good": {"leases": (("rotator", True),)}, "bad": {"leases": (("rotator", False),)}}, 90,
+        faults.told, {"good": _LED, "bad": _NOT_LED}, 270,
         thresholds=(EACH,),
     ),
     Script(
@@ -158,6 +161,11 @@ ROUTINE: Final = (
     Script("", "an answer is lost, and the server has a grace window", faults.lost_once),
     Script("", "the daemon is restarted, the machine booted", faults.restarted),
     Script("", "the server is busy for 5 minutes", faults.busy),
+    Script(
+        "", "a replica is killed, and another takes over when the Lease has run out",
+        faults.told, {"good": _LED, "bad": _NOT_LED, "seconds": 150},
+        thresholds=(EACH,),
+    ),
     Script("", "the disk is full for a minute", faults.short_disk),
     Script("", "an output fails for a minute", faults.short_output),
     Script(
