@@ -53,3 +53,10 @@ def test_what_the_disk_does_to_credentials_is_in_the_line() -> None:
     full.unsaved = True
     standing, _ = in_one_line([unreadable, full], AT)
     assert standing == "2 credentials, 2 are failing (a, …), 1 holds tokens that could not be saved (b)"
+
+
+def test_a_credential_that_is_being_refreshed_is_in_the_line() -> None:
+    """While a worker has a credential the agenda does not know when it is due; its state does."""
+    busy = credential("a", VALID)
+    busy.busy, busy.due_at = True, float("inf")
+    assert in_one_line([busy], AT + 2500) == ("1 credential", "next refresh a now")

@@ -111,6 +111,7 @@ def test_a_reload_is_told_whether_it_is_good_or_bad(life: Life, ear: Ear) -> Non
     """RELOADING comes before READY for each reload, and the line says that one was refused until one is not."""
     good = life.config.read_text()
     with life.daemon(environment=told(life)) as daemon:
+        _wait_for_more(ear, 0)
         for text in (good, "no configuration", good):
             before = len(ear.all("READY"))
             life.config.write_text(text)
@@ -123,7 +124,7 @@ def test_a_reload_is_told_whether_it_is_good_or_bad(life: Life, ear: Ear) -> Non
 
 
 def _wait_for_more(ear: Ear, before: int) -> None:
-    wait_until(lambda: len(ear.all("READY")) > before, "READY after the reload")
+    wait_until(lambda: len(ear.all("READY")) > before, "READY, of the start or of a reload")
 
 
 def test_a_stop_says_how_long_it_may_take(life: Life, ear: Ear) -> None:
