@@ -27,7 +27,7 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "faketime": ("faketime", "-f", "+1d", "true"),
     "groff": ("groff", "-man", "-Tutf8", "-z", "/dev/null"),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
-    "hadolint": ("hadolint", "--version"),
+    "hadolint": (str(Path(sys.executable).with_name("hadolint")), "--version"),
     "kubernetes": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there"),
     "mandoc": ("mandoc", "-T", "lint", "-W", "error", "/dev/null"),
     # Too large to be installed unasked: `python -m tests.testbed.drawing.workshop` does it.

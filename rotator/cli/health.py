@@ -12,7 +12,9 @@ from rotator.cli.exits import ExitCode, Stop
 @config_option
 @click.pass_obj
 def health(settings: Settings, ready: bool, timeout: float) -> ExitCode:  # noqa: FBT001 - click's way
-    """Tell whether the daemon lives: for the health check of a container that has no curl.
+    """Tell whether the daemon lives: for health checks.
+
+    It is for containers that have no curl.
 
     It lives if it has looked for work within the last seconds. A full disk, a server that is away or a
     refused grant is no reason to restart it, and does not count.

@@ -3,7 +3,9 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,7 @@ from tests.secrets_scan import secrets_in
 from tests.testbed.image.rig import IMAGE, Containers
 
 ROTATOR_UID: Final = 10001
+HADOLINT: Final = Path(sys.executable).with_name("hadolint")
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +86,14 @@ def place(tmp_path: Path, sandbox: SandboxProcess) -> Place:
     return Place(tmp_path)
 
 
+def wait_for(met: Callable[[], bool], seconds: float) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
 def _toml(value: object) -> str:
     return "{ file = " + json.dumps(value["file"]) + " }" if isinstance(value, dict) else json.dumps(value)
 
@@ -93,6 +104,7 @@ def test_the_image_keeps_a_token_fresh_without_root_shell_or_a_writable_root(
     """The main job under everything the manifests take away: login, rotation, health check, stop."""
     name = f"rotator-{os.getpid()}"
     with containers.running(name, *place.mounts, IMAGE):
+        wait_for(lambda: containers.podman("exec", name, "rotator", "health", check=False) == "live\n", PATIENCE)
         login = ["login", "home", "--username", USERNAME, "--password-stdin"]
         given = containers.command("exec", "--interactive", name, "rotator", *login)
         subprocess.run(given, input=PASSWORD, capture_output=True, text=True, timeout=PATIENCE * 2, check=True)
@@ -142,5 +154,5 @@ def test_the_image_asks_for_no_root_and_starts_no_shell(containers: Containers) 
 def test_the_dockerfile_is_as_the_linter_wants_it() -> None:
     """The linter, hadolint, finds nothing."""
     needs("hadolint")
-    run = subprocess.run(["hadolint", str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    run = subprocess.run([str(HADOLINT), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
