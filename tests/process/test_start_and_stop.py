@@ -246,7 +246,7 @@ def test_a_stop_is_heeded_while_the_pages_are_in_use(life: Life) -> None:
     """A client that keeps its connection open does not keep the daemon."""
     life.put_pair(age=0, lifetime=3600)
     with life.daemon() as daemon, socket.create_connection(life.metrics_address) as client:
-        client.sendall(b"GET /livez HTTP/1.1\r\nHost: me\r\n\r\n")
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200")
         started = time.monotonic()
         assert daemon.stop() == 0

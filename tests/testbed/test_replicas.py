@@ -48,6 +48,8 @@ def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp
         wait_until(lambda: follower.token("home"), "the follower has the token")
         assert follower.token("home") == owner.token("home")
 
+        # It reads Lease and store apart: the token may come first.
+        wait_until(lambda: "refreshes home" in follower.run("rotate", "home").stderr, "it knows whom it follows")
         refused = follower.run("rotate", "home")
         assert refused.returncode == 69
         holder = namespace.get("leases", LEASE)["spec"]["holderIdentity"]
