@@ -219,7 +219,7 @@ class FencedSaver(Saver):
         credential.save_problem = None
         if ahead:
             return not reserving and super().save(credential, state, holds_new_pair=holds_new_pair)
-        text = "another replica has written the state; it is taken up, and nothing was sent by this one"
+        text = "another replica has written a newer state; it is taken up"
         self._observer.notify(Notice("gave_way", text, credential.name, "warning"))
         return False
 

@@ -153,6 +153,15 @@ def test_an_api_server_that_is_away_changes_nothing_before_the_time_is_over(loss
     assert holder.turn() is None
 
 
+def test_a_stop_does_not_wait_for_an_api_server_that_is_away(lossy: Lossy, namespace: Namespace) -> None:
+    """L3: whoever cannot be told finds out when the time is over."""
+    holder = Holder(lossy, namespace, "a")
+    assert holder.turn() is not None
+    lossy.fates.append("request lost")
+    assert not holder.lease.hand_over()
+    assert holder.lease.term is None
+
+
 # -- all leases of a release -----------------------------------------------------------------------
 
 

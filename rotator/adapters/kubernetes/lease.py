@@ -107,18 +107,23 @@ class Lease:
         if not (self._version and self._renew()) and self._observe() and reach and not self._version:
             self._take()
 
-    def hand_over(self) -> None:
-        """Give the Lease up, so that another may take it at once. What we owned must be at rest."""
+    def hand_over(self) -> bool:
+        """Give the Lease up, so that another may take it at once; what we owned must be at rest.
+
+        False: the API server does not answer, so others must wait until its time is over.
+        """
         self._held, self.yielding = None, False
         spec = {"holderIdentity": "", "leaseDurationSeconds": _RELEASED_SECONDS, "renewTime": _micro_time()}
-        if self._version and self._patch(spec, annotations={WANTED_BY: None}).status == CONFLICT:
+        reply = self._patch(spec, annotations={WANTED_BY: None}) if self._version else None
+        if reply is not None and reply.status == CONFLICT:
             # A renewal whose reply was lost, or a wish written beside our name: it may still be ours.
-            reply = self._call("GET")
-            if reply.good and (reply.body.get("spec") or {}).get("holderIdentity") == self._identity:
-                self._version = version_of(reply.body)
-                self._patch(spec, annotations={WANTED_BY: None})
+            found = self._call("GET")
+            if found.good and (found.body.get("spec") or {}).get("holderIdentity") == self._identity:
+                self._version = version_of(found.body)
+                reply = self._patch(spec, annotations={WANTED_BY: None})
         self._version = ""
         self.seen = Seen("", "", 0.0, time.monotonic(), "")
+        return reply is None or reply.status != 0
 
     def want(self) -> bool:
         """Ask the holder for the Lease; it gives it up if it has more than its share."""

@@ -98,7 +98,8 @@ class Leases:
         for thread in self._threads:
             thread.join()
         for lease in self._leases:
-            lease.hand_over()
+            if not lease.hand_over():
+                return  # a stop must not wait for each of them
 
     def _keep(self, lease: Lease, changed: Callable[[], None], busy: Callable[[], Collection[str]]) -> None:
         told = lease.term
