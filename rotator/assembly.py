@@ -16,7 +16,7 @@ from rotator.adapters import atomic
 from rotator.adapters.clock import BootClock
 from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint, Network
 from rotator.adapters.file_sink import FileSink
-from rotator.config import Config, CredentialConfig, Source, SourceKind
+from rotator.config import Config, CredentialConfig, SecretConfig, Source, SourceKind
 from rotator.core.grant import password_request
 from rotator.core.login import parse_pair
 from rotator.core.model import Fingerprinter, Granted, Reason
@@ -69,7 +69,12 @@ class Assembly:
         """Make one credential's plan."""
         endpoint = config.endpoint
         outputs, hooks = self._sinks.outputs(name, config), self._sinks.hooks(name, config)
-        refs = (*(SinkRef(sink.name) for sink in outputs), *(SinkRef(sink.name, is_hook=True) for sink in hooks))
+        # A Secret is one place for all replicas: its owner alone writes it.
+        secret = [isinstance(output, SecretConfig) for output in config.outputs]
+        refs = (
+            *(SinkRef(sink.name, shared=shared) for sink, shared in zip(outputs, secret, strict=True)),
+            *(SinkRef(sink.name, is_hook=True) for sink in hooks),
+        )
         return Plan(
             policy=config.policy,
             grant=config.grant,
