@@ -2,22 +2,18 @@
 
 import json
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rotator.adapters.kubernetes.state_secret import secret_name
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
-from tests.adapters.wire import Authority
 from tests.needs import needs
 from tests.process.rig import wait_until
 from tests.secrets_scan import PREFIX as PLANTED
 from tests.testbed.kubernetes.chaos import run
 from tests.testbed.kubernetes.cluster import Namespace
-from tests.testbed.kubernetes.proxy import Proxy
 from tests.testbed.kubernetes.release import LEASE, PREFIX, Release, Replica, role
 
 QUICK = """
@@ -89,51 +85,6 @@ def test_a_check_tells_exactly_which_rights_are_missing(namespace: Namespace, tm
         f'- {{apiGroups: [""], resources: ["secrets"], resourceNames: ["{PREFIX}home", "{work}"], '
         'verbs: ["get", "list", "watch", "patch", "create"]}'
     ) in " ".join(bad.stdout.split())
-
-
-def test_an_owner_that_wakes_up_on_its_way_to_the_server_spends_nothing(namespace: Namespace, tmp_path: Path) -> None:
-    """C5: stopped after the reservation, while TLS is made; another takes over and refreshes; then it goes on."""
-    authority = Authority(tmp_path, "authority")
-    certificate, key = authority.issue("server")
-    switches = Switches(client_secret="", token_prefix=PLANTED, access_lifetime=24.0)
-    sandbox = Sandbox(switches=switches, users={"*": "none"})
-    with SandboxServer(sandbox, certfile=certificate, keyfile=key) as server:
-        address = urlsplit(server.url)
-        with Proxy((address.hostname or "", address.port or 0)) as way:
-            release = Release(
-                tmp_path / "release", namespace, way.url, ["home"],
-                kubernetes='lease_duration = "9s"\ntimeout = "1s"',
-                defaults=f"""
-                    ca_file = "{authority.file}"
-                    connect_timeout = "5s"
-                    read_timeout = "5s"
-                    total_timeout = "5s"
-                    refresh.replay_window = 0
-                """,
-            )  # fmt: skip
-            with release.running(2):
-                release.adopt("home", json.dumps(sandbox.issue("home")))
-                owner = release.owner("home")
-                other = next(one for one in release.replicas if one is not owner)
-                way.hold()
-                with ThreadPoolExecutor(1) as aside:
-                    asked = aside.submit(owner.ask, "/v1/rotate/home", post=True)
-                    wait_until(lambda: _marked(release), "the reservation is made")
-                    owner.freeze()
-                    way.open()  # the owner's TLS can go on as soon as it does itself
-                    wait_until(lambda: other.owns("home"), "the other has taken over")
-                    wait_until(lambda: sandbox.books.refresh_grants == 1, "the other has refreshed")
-                    owner.thaw()
-                    asked.result()
-                wait_until(lambda: '"reason": "not_owner"' in owner.log, "the form is held back")
-                wait_until(lambda: owner.token("home") == other.token("home"), "both have the new token")
-                assert sandbox.books.refresh_grants == 1
-                assert sandbox.books.replays_by_user.total() == 0
-
-
-def _marked(release: Release) -> bool:
-    state = release.stored("home")
-    return state is not None and state.refresh_started_at is not None
 
 
 def test_a_single_run_follows_where_another_holds_the_lease(namespace: Namespace, tmp_path: Path) -> None:

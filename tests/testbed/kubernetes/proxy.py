@@ -4,7 +4,6 @@ import contextlib
 import selectors
 import socket
 import threading
-import time
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,7 +26,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Return where to connect instead of to the target, which speaks TLS."""
+        """Return where to connect instead of to the target."""
         return f"https://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def open(self) -> None:
@@ -41,10 +40,6 @@ class Proxy:
     def swallow(self) -> None:
         """Let connections stand and take new ones, but pass nothing on: a cable that was pulled."""
         self._state = "hole"
-
-    def hold(self) -> None:
-        """Keep back what comes until the proxy is open again; nothing of it is lost."""
-        self._state = "held"
 
     def __enter__(self) -> Self:
         """Start."""
@@ -67,9 +62,6 @@ class Proxy:
             if self._state in ("cut", "mending"):
                 self._drop_all()
                 self._state = "open" if self._state == "mending" else self._state
-            if self._state == "held":
-                time.sleep(_TICK)
-                continue
             for key, _ in self._selector.select(_TICK):
                 end = key.fileobj
                 assert isinstance(end, socket.socket)
