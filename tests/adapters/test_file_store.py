@@ -212,6 +212,18 @@ def test_a_leftover_that_is_torn_or_no_newer_is_removed(directory: Path, content
     store.close()
 
 
+def test_a_leftover_that_cannot_be_read_keeps_nothing_from_starting(directory: Path) -> None:
+    """G6, G18: a directory or a link with the name of a temporary file is told, and left alone."""
+    open_store(directory).close()
+    odd = [directory / f".rotator-{name}.json.0123456789abcdef" for name in ("a", "b")]
+    odd[0].mkdir()
+    odd[1].symlink_to(directory / "a.json")
+    store = open_store(directory)
+    assert store.save("a", state_of(1)) is None
+    assert [str(each) in "".join(store.warnings) for each in odd] == [True, True]
+    store.close()
+
+
 def leave_behind(directory: Path, name: str, content: bytes) -> Path:
     """Leave a temporary file as a process does that is killed in the middle of a save."""
     temporary = directory / f".rotator-{name}.json.0123456789abcdef"

@@ -133,25 +133,32 @@ class FileStore:
         A kill between the answer and the end of its save would else cost the only good refresh token (case B1).
         """
         for temporary, file in directory.temporaries():
-            name = next(_state_names([file]), None)
             try:
-                left = document.decode(directory.read(temporary)) if name else None
-            except NewerFormatError:
-                continue
-            except RecordError:
-                left = None
-            stored = self._load(name) if name and left else None
-            if isinstance(stored, Problem) and not isinstance(stored, _Damaged):
-                continue  # it must not be judged without knowing what is stored
-            if name and _mark(left) > _mark(stored.state if isinstance(stored, Loaded) else None):
-                directory.adopt(temporary, file)
-                self._known[name] = _mark(left)
-                if directory is self._spill:
-                    self._spilled.add(name)
-                self._damaged.pop(name, None)
-                self.warnings.append(f"the last save of {name} had been cut off; its state was whole and is used")
-            else:
-                directory.remove(temporary)
+                self._settle_one(directory, temporary, file)
+            except OSError as error:  # one odd file keeps no daemon from starting
+                problem = atomic.problem_of(error, directory.path / temporary, "clear up what a killed process left in")
+                self.warnings.append(problem.text)
+
+    def _settle_one(self, directory: OwnedDirectory, temporary: str, file: str) -> None:
+        name = next(_state_names([file]), None)
+        try:
+            left = document.decode(directory.read(temporary)) if name else None
+        except NewerFormatError:
+            return
+        except RecordError:
+            left = None
+        stored = self._load(name) if name and left else None
+        if isinstance(stored, Problem) and not isinstance(stored, _Damaged):
+            return  # it must not be judged without knowing what is stored
+        if name and _mark(left) > _mark(stored.state if isinstance(stored, Loaded) else None):
+            directory.adopt(temporary, file)
+            self._known[name] = _mark(left)
+            if directory is self._spill:
+                self._spilled.add(name)
+            self._damaged.pop(name, None)
+            self.warnings.append(f"the last save of {name} had been cut off; its state was whole and is used")
+        else:
+            directory.remove(temporary)
 
     def _read_key(self) -> bytes:
         with contextlib.suppress(FileNotFoundError):
