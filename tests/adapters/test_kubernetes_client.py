@@ -267,11 +267,7 @@ def test_a_server_that_is_away_frozen_or_overloaded_has_a_state_for_each(tmp_pat
         with pod(account, tmp_path) as client:
             assert apply(client, namespace, token="a").status == 201
             servers.freeze_etcd()
-            with ThreadPoolExecutor(2) as both:  # one of them gets in, the other is one too many
-                busy, slow = sorted(
-                    both.map(lambda text: apply(client, namespace, token=text), ("b", "c")),
-                    key=lambda reply: reply.status,
-                )
+            busy, slow = _two_at_once(client, namespace)
             assert (busy.status, busy.reason, busy.retry_after) == (429, Reason.RATE_LIMITED, 1)
             assert (slow.status, slow.reason, slow.unclear) == (504, Reason.HTTP_5XX, True)
             assert not busy.unclear
@@ -286,6 +282,17 @@ def test_a_server_that_is_away_frozen_or_overloaded_has_a_state_for_each(tmp_pat
             assert (reply.status, reply.reason, reply.delivered) == (0, Reason.CONNECT, False)
             servers.start_apiserver()
             assert client.call("GET", path, timeout=SECONDS).status == 200
+
+
+def _two_at_once(client: KubernetesClient, namespace: Namespace) -> list[Reply]:
+    """Ask a server that has one place, twice at once, until one gets in: its own errands take the place as well."""
+    deadline = time.monotonic() + SECONDS
+    with ThreadPoolExecutor(2) as both:
+        while True:
+            replies = [*both.map(lambda text: apply(client, namespace, token=text), ("b", "c"))]
+            if any(reply.status != http.HTTPStatus.TOO_MANY_REQUESTS for reply in replies):
+                return sorted(replies, key=lambda reply: reply.status)
+            assert time.monotonic() < deadline
 
 
 class _Odd(http.server.BaseHTTPRequestHandler):
