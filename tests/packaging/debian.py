@@ -37,8 +37,8 @@ def sandbox(**switches: Any) -> Generator[SandboxServer]:
 def apt(machine: Machine, action: str, package: str | Path = "rotator") -> str:
     """Install, remove or purge; return what was printed."""
     if isinstance(package, Path):
-        shutil.copy(package, machine.disk / "root")
-        package = f"/root/{package.name}"
+        shutil.copy(package, machine.disk / "srv")
+        package = f"/srv/{package.name}"
     command = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--yes", action, package)
     done = machine.run(*command, patience=4 * PATIENCE)
     return done.stdout + done.stderr

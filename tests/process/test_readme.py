@@ -1,19 +1,14 @@
 """The newcomer's five minutes, as README.md tells them."""
 
-import fcntl
 import os
-import pty
 import re
-import select
-import subprocess
 import sys
-import termios
-import time
 from pathlib import Path
 from typing import Final
 
 from tests.needs import needs
 from tests.process.rig import PATIENCE, ROOT
+from tests.terminal import converse
 
 _README: Final = (ROOT / "README.md").read_text()
 _WALK: Final = _README.partition("## Five minutes\n")[2].partition("\n## ")[0]
@@ -34,41 +29,13 @@ def _script() -> str:
     (sandbox,) = (line for line in demo if " sandbox " in line)
     hurting = [" ".join(command.split()) for command in re.findall(r"`(curl[^`]+)`", _WALK)]
     assert len(hurting) == 2
-    lines = ["set -eo pipefail", "trap 'kill $(jobs -p); wait' EXIT", "ip link set lo up"]
+    lines = ["set -eo pipefail; cd", "trap 'kill $(jobs -p); wait' EXIT", "ip link set lo up"]
     lines += [sandbox.partition("#")[0] + " &", _UNTIL.format("curl -sf http://127.0.0.1:8080/sandbox/ >sandbox.json")]
     for line in walk:
         lines.append(line)
         if line.startswith("rotator run &"):
             lines.append(_UNTIL.format(f"[ -S run/rotator.sock ] && [ -s {_TOKEN} ]"))
     return "\n".join([*lines, *hurting, "echo; echo the end"])
-
-
-def _converse(command: list[str], environment: dict[str, str], directory: Path, answers: list[tuple[str, str]]) -> str:
-    """Run a command at a terminal of its own, answer its questions, return what the terminal showed."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=directory, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads of ours in the child
-    )  # fmt: skip
-    os.close(slave)
-    shown, deadline = "", time.monotonic() + 2 * PATIENCE
-    try:
-        while time.monotonic() < deadline:
-            if not select.select([master], [], [], 0.1)[0]:
-                continue
-            try:
-                part = os.read(master, 4096)
-            except OSError:  # the other end is closed
-                break
-            shown += part.decode()
-            if answers and answers[0][0] in shown:
-                os.write(master, answers.pop(0)[1].encode() + b"\n")
-        assert process.wait(PATIENCE) == 0, shown
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
-    return shown
 
 
 def test_the_five_minutes_of_the_readme_work(tmp_path: Path) -> None:
@@ -86,8 +53,9 @@ def test_the_five_minutes_of_the_readme_work(tmp_path: Path) -> None:
         "HOME": str(tmp_path), "PATH": f"{binary}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1",
     }  # fmt: skip
     answers = [("User name for household-1:", user[1]), ("Password (not shown):", password[1])]
-    shown = _converse(["unshare", "--net", "bash", "-c", _script()], environment, tmp_path, answers)
-    assert not answers
+    walk = ["unshare", "--net", "bash", "-c", _script()]
+    code, shown = converse(environment, walk, *answers, patience=2 * PATIENCE)
+    assert code == 0, shown
     assert "household-1: logged in, generation 1" in shown
     assert re.search(r"household-1: valid, generation \d", shown)
     assert '"good_calls":1' in shown.replace(" ", "")  # the token was used
