@@ -1,5 +1,6 @@
 """Real replicas, a real API server, a strict authorization server: what a release of rotator is for."""
 
+import base64
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -25,14 +26,14 @@ PATIENT = 'total_timeout = "10s"\nread_timeout = "10s"'
 
 @contextmanager
 def released(
-    namespace: Namespace, directory: Path, replicas: int, *names: str, shards: int = 1
+    namespace: Namespace, directory: Path, replicas: int, *names: str, shards: int = 1, secret: str = ""
 ) -> Generator[tuple[Release, Sandbox]]:
     """Run replicas of a release, everybody logged in."""
     sandbox = Sandbox(switches=Switches(client_secret="", token_prefix=PLANTED), users={"*": "none"})
     with SandboxServer(sandbox) as server:
         release = Release(
             directory, namespace, server.url, names, kubernetes=QUICK, defaults=PATIENT, shards=shards,
-            metrics='listen = "127.0.0.1:0"',
+            metrics='listen = "127.0.0.1:0"', secret=secret,
         )  # fmt: skip
         with release.running(replicas):
             for name in names:
@@ -67,6 +68,31 @@ def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp
         assert release.owner("home", patience=10.0) is follower  # long before the lease would be over
         assert follower.run("rotate", "home").returncode == 0
         assert sandbox.books.replays_by_user.total() == 0
+
+
+def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -> None:
+    """C2: a Secret is one place for all replicas; a follower that lags never puts an older token there."""
+
+    def published() -> str:
+        found = namespace.get("secrets", "home-token")
+        return base64.b64decode(found["data"]["token"]).decode() if found else ""
+
+    def outputs(replica: Replica) -> int:
+        return len(replica.ask("/v1/status/home")["credentials"][0]["outputs"])
+
+    with released(namespace, tmp_path, 2, "home", secret="home-token") as (release, _):
+        owner = release.owner("home")
+        follower = next(one for one in release.replicas if one is not owner)
+        wait_until(lambda: published() != "" and published() == owner.token("home"), "the Secret is written")
+        wait_until(lambda: follower.token("home") == owner.token("home"), "the follower has the token")
+        assert (outputs(owner), outputs(follower)) == (2, 1)
+        assert follower.ask("/v1/health")["ready"] is True
+
+        assert owner.stop() == 0
+        assert release.owner("home", patience=10.0) is follower
+        before = published()
+        assert follower.run("rotate", "home").returncode == 0
+        wait_until(lambda: published() == follower.token("home") != before, "its successor writes it")
 
 
 def test_a_check_tells_exactly_which_rights_are_missing(namespace: Namespace, tmp_path: Path) -> None:

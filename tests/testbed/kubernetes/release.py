@@ -157,22 +157,28 @@ class Release:
     def __init__(
         self, directory: Path, namespace: Namespace, token_url: str, names: Sequence[str], *, kubernetes: str = "",
         defaults: str = "", shards: int = 1,
-        metrics: str = "enabled = false",
+        metrics: str = "enabled = false", secret: str = "",
     ) -> None:  # fmt: skip
         self.directory = directory
         self.namespace = namespace
         self.names = tuple(names)
         self.shards = shards
-        self.account = namespace.account(*role(names, shards, by_name=len(names) <= 8))
+        published: list[Rule] = []
+        if secret:
+            resources = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret]}
+            published = [{**resources, "verbs": ["get", "list", "watch", "patch", "create"]}]
+        self.account = namespace.account(*role(names, shards, by_name=len(names) <= 8), *published)
         self.replicas: list[Replica] = []
         self._token_url = token_url
         self._kubernetes = kubernetes
         self._defaults = defaults
         self._metrics = metrics
+        self._secret = secret
 
     def config(self, directory: Path) -> str:
         """Return the configuration of a replica."""
         credentials = "\n".join(f'[credentials."{name}"]' for name in self.names)
+        secret = f', {{ kubernetes_secret = {{ name = "{self._secret}", data = {{ token = "raw" }} }} }}'
         return f"""
             [daemon]
             store = "kubernetes"
@@ -186,7 +192,7 @@ class Release:
             token_url = "{self._token_url}/v2/token"
             client_id = "sandbox-client"
             client_authentication = "none"
-            outputs = [{{ path = "{directory}/out/{{name}}" }}]
+            outputs = [{{ path = "{directory}/out/{{name}}" }}{secret if self._secret else ""}]
             {self._defaults}
             {credentials}
             """
