@@ -16,7 +16,7 @@ from rotator.config import Config, CredentialConfig, OutputConfig, SecretConfig
 from rotator.core.model import Halt, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.standing import OutputView, Standing, view
-from rotator.core.state import CredentialState
+from rotator.core.state import CredentialState, judged
 from rotator.credential import Credential
 from rotator.ports import Event, Notice, Problem, PublishFinished, SaveFinished
 
@@ -75,9 +75,18 @@ def views(config: Config, name: str | None) -> list[dict[str, Any]]:
         return [_view(store, one, chosen[one]) for one in sorted(chosen)]
 
 
-def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, Any]:
+def _stored(store: FileStore, name: str, config: CredentialConfig) -> CredentialState | Problem:
+    """Return the saved state; what the newest answer says beside its pair may never have been read (decision 0002)."""
     loaded = store.load(name)
-    state = (None if isinstance(loaded, Problem) else loaded.state) or CredentialState()
+    if isinstance(loaded, Problem):
+        return loaded
+    state = loaded.state or CredentialState()
+    return judged(state, config.policy, config.grant, config.scope, on_schedule=False)[0]
+
+
+def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, Any]:
+    stored = _stored(store, name, config)
+    state = CredentialState() if isinstance(stored, Problem) else stored
     secrets = tuple(SinkRef(output.title) for output in config.outputs if isinstance(output, SecretConfig))
     shown = asdict(
         view(
@@ -86,8 +95,8 @@ def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, An
     )
     files = [_file(output, name, state) for output in config.outputs if isinstance(output, OutputConfig)]
     shown["outputs"] = [*files, *shown["outputs"]]
-    if isinstance(loaded, Problem):
-        shown |= {"standing": Standing.STATE_UNREADABLE, "reason": loaded.reason, "text": loaded.text}
+    if isinstance(stored, Problem):
+        shown |= {"standing": Standing.STATE_UNREADABLE, "reason": stored.reason, "text": stored.text}
     return shown
 
 
@@ -111,12 +120,12 @@ def _file(output: OutputConfig, name: str, state: CredentialState) -> dict[str, 
 
 def token(config: Config, name: str) -> dict[str, Any]:
     """Return the saved access token and what belongs to it."""
-    named(config, name)
+    chosen = named(config, name)[name]
     with _store(config, looking=True) as store:
-        loaded = store.load(name)
-    if isinstance(loaded, Problem):
-        raise Stop(code_of(loaded.reason), loaded.text)
-    tokens = loaded.state.tokens if loaded.state else None
+        stored = _stored(store, name, chosen)
+    if isinstance(stored, Problem):
+        raise Stop(code_of(stored.reason), stored.text)
+    tokens = stored.tokens
     if tokens is None or not tokens.access_token:
         text = f"{name} has no access token yet; get one: rotator login {name}, then rotator run"
         raise Stop(ExitCode.NOPERM, text)

@@ -136,8 +136,8 @@ class Place:
         assert [token for token in self.tokens() if token in text] == []
 
     @contextmanager
-    def daemon(self) -> Iterator[subprocess.Popen[str]]:
-        """Run the daemon until the end of the block; it must then end well, having told no secret."""
+    def daemon(self, ended: int = 0) -> Iterator[subprocess.Popen[str]]:
+        """Run the daemon until the end of the block; it must then end as expected, having told no secret."""
         log = self.directory / "log"
         with log.open("w") as stderr:
             process = subprocess.Popen(self.command("run"), stderr=stderr, text=True, env=self.environ)
@@ -147,7 +147,7 @@ class Place:
                 assert process.poll() is None, log.read_text()
                 yield process
                 process.terminate()
-                assert process.wait(DEADLINE) == 0, log.read_text()
+                assert process.wait(DEADLINE) == ended, log.read_text()
             finally:
                 process.kill()
                 process.wait()

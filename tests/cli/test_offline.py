@@ -1,6 +1,7 @@
 """The commands without a daemon: on the state directory, under its lock."""
 
 import json
+import signal
 import time
 
 from rotator.adapters.file_store import FileStore
@@ -304,3 +305,16 @@ def test_looking_makes_no_state_directory(rotator: Place) -> None:
             " start it with: rotator run"
         )
         assert not rotator.state.exists()
+
+
+def test_a_killed_daemon_leaves_the_true_lifetime_behind(rotator: Place, server: SandboxServer) -> None:
+    """B2: the pair was saved before its `expires_in` was read; what is shown is the server's word all the same."""
+    rotator.login()
+    server.sandbox.change(access_lifetime=600)
+    with rotator.daemon(ended=-signal.SIGKILL) as daemon:
+        assert rotator("rotate", "home").code == 0
+        daemon.kill()
+        daemon.wait(10)
+    assert "left of 10 min" in rotator("status", "home").out
+    told = json.loads(rotator("token", "home", "--format", "json", shows_token=True).out)
+    assert told["expires_at"] - time.time() < 601
