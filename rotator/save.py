@@ -38,8 +38,11 @@ class Saver:
             credential.state = stamped
             credential.unsaved = problem is not None
         at_stake = holds_new_pair or credential.durable_generation < stamped.generation
-        self._observer.notify(SaveFinished(credential.name, problem, seconds, at_stake))
+        self._tell(SaveFinished(credential.name, problem, seconds, at_stake))
         return problem is None
+
+    def _tell(self, finished: SaveFinished) -> None:
+        self._observer.notify(finished)
 
     def save_unsaved(self, credential: Credential) -> bool:
         """Try once more to save what only memory holds; True if nothing is left unsaved."""

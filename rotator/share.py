@@ -15,7 +15,7 @@ from rotator.core.standing import CredentialView
 from rotator.core.state import CredentialState
 from rotator.credential import UNSEEN, Credential
 from rotator.intake import Intake
-from rotator.ports import Clock, Notice, Observer, Ownership, Problem, SharedStore
+from rotator.ports import Clock, Notice, Observer, Ownership, Problem, SaveFinished, SharedStore
 from rotator.rotate import Rotator
 from rotator.save import SAVE_RETRY, Saver
 
@@ -213,15 +213,24 @@ class FencedSaver(Saver):
         if problem is None or problem.reason is not Reason.FENCED:
             return False
         loaded = self._store.load(credential.name)
-        if isinstance(loaded, Problem):
-            return False  # tried again each second, and as conditional as before
+        if isinstance(loaded, Problem):  # tried again each second, and as conditional as before
+            credential.save_problem = loaded
+            super()._tell(SaveFinished(credential.name, loaded, 0.0, holds_new_pair))
+            return False
         ahead = resume(credential, loaded.state or CredentialState(), self._clock.now())
         credential.save_problem = None
         if ahead:
+            text = "another replica has written an older state meanwhile: what memory holds is saved over it"
+            self._observer.notify(Notice("store_behind", text, credential.name, "warning"))
             return not reserving and super().save(credential, state, holds_new_pair=holds_new_pair)
         text = "another replica has written a newer state; it is taken up"
         self._observer.notify(Notice("gave_way", text, credential.name, "warning"))
         return False
+
+    def _tell(self, finished: SaveFinished) -> None:
+        """Tell of a save, but of none that another's forestalled: `save` says what comes of that."""
+        if finished.problem is None or finished.problem.reason is not Reason.FENCED:
+            super()._tell(finished)
 
 
 def resume(credential: Credential, stored: CredentialState, now: float) -> bool:

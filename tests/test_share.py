@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rotator.core.model import Reason
-from rotator.ports import Notice
+from rotator.ports import Notice, SaveFinished
 from tests.line import NAME
 from tests.replicas import LEASE, Release, Replica
 from tests.world import Crash
@@ -107,7 +107,28 @@ def test_a_replica_that_is_fenced_gives_way_to_what_is_stored() -> None:
     assert not owner.rotator._saver.save(owner.credential, owner.credential.state or state)
     assert owner.credential.state is not None
     assert owner.credential.state.generation == 7
-    assert [notice for notice in owner.observer.of(Notice) if notice.event == "gave_way"]
+    assert owner.observer.of(Notice)[-1].event == "gave_way"
+    assert not any(save.problem for save in owner.observer.of(SaveFinished)), "nothing has failed"
+    release.assert_well()
+
+
+def test_a_save_over_an_older_state_is_told_as_that() -> None:
+    """C3: where another replica has written an older state, memory's is saved over it, and one line says so."""
+    release = _logged_in()
+    owner, other = _owner(release), _other(release)
+    older = release.disk.state
+    assert older is not None
+    release.run(500)
+    other.store.load(NAME)
+    assert other.store.save(NAME, older) is None
+    state = owner.credential.state
+    assert state is not None
+    owner.observer.events.clear()
+    assert owner.rotator._saver.save(owner.credential, state)
+    assert [notice.event for notice in owner.observer.of(Notice)] == ["store_behind"]
+    assert [save.problem for save in owner.observer.of(SaveFinished)] == [None]
+    assert release.disk.state is not None
+    assert release.disk.state.generation == state.generation
     release.assert_well()
 
 
