@@ -28,7 +28,9 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "groff": ("groff", "-man", "-Tutf8", "-z", "/dev/null"),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
     "hadolint": (str(Path(sys.executable).with_name("hadolint")), "--version"),
-    "kubernetes": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there"),
+    "helm": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there", "clients"),
+    "kubectl": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there", "clients"),
+    "kubernetes": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there", "kubernetes"),
     "mandoc": ("mandoc", "-T", "lint", "-W", "error", "/dev/null"),
     # Too large to be installed unasked: `python -m tests.testbed.drawing.workshop` does it.
     "grafana components": ("ls", str(mark())),

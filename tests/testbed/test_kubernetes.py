@@ -1,8 +1,10 @@
 """The API server of the testbed is what the tests take it for."""
 
+import subprocess
 from pathlib import Path
 
 from tests.needs import needs
+from tests.testbed.kubernetes.build import CLIENTS
 from tests.testbed.kubernetes.cluster import Cluster, Namespace
 from tests.testbed.kubernetes.servers import run_servers
 
@@ -12,6 +14,15 @@ NAMED = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "patch"],
 def test_it_is_the_version_that_was_asked_for(cluster: Cluster) -> None:
     """The server says which Kubernetes it is."""
     assert cluster.good("GET", "/version")["gitVersion"] == "v1.37.2"
+
+
+def test_the_clients_are_as_new_as_the_server() -> None:
+    """kubectl and helm say which version they are, so that charts which ask for one can tell."""
+    needs("kubectl", "helm")
+    helm = subprocess.run((CLIENTS.directory() / "helm", "version", "--short"), capture_output=True, check=True)
+    kubectl = subprocess.run((CLIENTS.directory() / "kubectl", "version", "--client"), capture_output=True, check=True)
+    assert helm.stdout.startswith(b"v3.22.0")
+    assert b"Client Version: v1.37." in kubectl.stdout
 
 
 def test_an_account_may_do_what_its_role_says_and_nothing_else(namespace: Namespace) -> None:

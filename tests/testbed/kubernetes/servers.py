@@ -136,7 +136,7 @@ class Servers:
     def _run(self, program: str, *flags: str) -> subprocess.Popen[bytes]:
         with (self.directory / f"{program.removeprefix('kube-')}.log").open("ab") as log:
             return subprocess.Popen(
-                (build.directory() / program, *flags),
+                (build.SERVERS.directory() / program, *flags),
                 cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
