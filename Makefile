@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench drawings format lock install uninstall dist deb clean
+.PHONY: help demo test check bench drawings observe format lock install uninstall dist deb clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -37,6 +37,9 @@ check: $(TEST) ## lint, format, types and import rules
 
 drawings: $(TEST) ## draw the dashboards in each state into build/drawings; needs npm, chromium, prometheus
 	@$(BIN)/python -m tests.testbed.drawing build/drawings
+
+observe: $(RUN) ## run rotator and a sandbox, watched by Prometheus if that is installed; Ctrl-C ends it
+	@$(BIN)/python -m deploy.observe
 
 format: $(TEST) ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .

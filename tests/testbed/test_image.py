@@ -23,18 +23,6 @@ ROTATOR_UID: Final = 10001
 HADOLINT: Final = Path(sys.executable).with_name("hadolint")
 
 
-@pytest.fixture(scope="session")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    """A store that holds the image; built once in a run, however many workers."""
-    needs("containers", "package index")
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    containers = Containers(shared / "containers")
-    containers.build()
-    yield containers
-    containers.remove()
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """What one container is given: configuration, and room for state and outputs."""
