@@ -14,7 +14,7 @@ from rotator.cli.exits import ExitCode
 @config_option
 @click.pass_obj
 def check(settings: Settings, online: bool) -> ExitCode:  # noqa: FBT001 - click's way
-    """Check configuration, permissions, directories, secrets and clock.
+    """Check configuration, permissions, directories, secrets, clock, and the rights that are needed in Kubernetes.
 
     Each line says ok, warn or fail; a failure says what to do. Exit code 0 without a failure, else 78.
     Run it as the user that the daemon runs as.

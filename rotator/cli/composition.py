@@ -67,6 +67,10 @@ async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Met
         )
         await _serve_pages(config, pages, stack, observer)
         await _serve_control(config, make_control_app(daemon, VERSION), stack, observer)
+        if config.uses_a_cluster:
+            from rotator.cli import cluster
+
+            cluster.review_at_start(config, os.environ, observer)
         return await daemon.run()
 
 

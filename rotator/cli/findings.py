@@ -51,6 +51,7 @@ def findings(settings: Settings, *, online: bool) -> Iterator[Finding]:
     yield from _config_files(config)
     running = client_of(settings, 2.0).get("/v1/status")
     yield from _state(config, running)
+    yield from _cluster(config)
     yield from _secrets(config)
     yield from _outputs(config)
     yield from _margins(config, running)
@@ -71,13 +72,7 @@ def _config_files(config: Config) -> Iterator[Finding]:
 
 def _state(config: Config, running: Any) -> Iterator[Finding]:
     if config.daemon.kubernetes is not None:
-        from rotator.cli.sharing import lacking
-
-        cures = tuple(lacking(config))
-        yield from (Finding(FAIL, f"store in Kubernetes: {cure}") for cure in cures)
-        if not cures:
-            yield Finding(OK, "store in Kubernetes: the API server answers, and every right that is used is there")
-        return
+        return  # with the cluster
     directory = config.daemon.state_directory
     if not is_no_daemon(running):
         if isinstance(running, ControlProblem):
@@ -95,6 +90,17 @@ def _state(config: Config, running: Any) -> Iterator[Finding]:
     yield from (Finding(WARN, f"state directory: {text}") for text in store.warnings)
     store.close()
     yield Finding(OK, f"state directory: {directory} is private and can be written")
+
+
+def _cluster(config: Config) -> Iterator[Finding]:
+    if not config.uses_a_cluster:
+        return
+    try:
+        from rotator.cli import cluster
+    except ImportError as error:
+        yield Finding(FAIL, f"Kubernetes: install the extra token-rotator[kubernetes]: {error}")
+        return
+    yield from (Finding(level, f"Kubernetes: {text}") for level, text in cluster.findings(config, os.environ))
 
 
 def _secrets(config: Config) -> Iterator[Finding]:

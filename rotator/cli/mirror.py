@@ -4,11 +4,14 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Final
 
 import click
 
 from rotator.cli.common import examples
 from rotator.cli.exits import ExitCode, Stop
+
+_REVIEW_SECONDS: Final = 10.0
 
 
 def _files(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Path]:
@@ -57,7 +60,8 @@ def mirror(
     Exit code 0: told to stop, or with --once, every file is written. 75: with --once, it is not yet.
     """
     from rotator.adapters.kubernetes.client import KubernetesClient
-    from rotator.adapters.kubernetes.mirror import Mirror
+    from rotator.adapters.kubernetes.mirror import Mirror, rights_of
+    from rotator.adapters.kubernetes.review import warn
     from rotator.adapters.logs import LogObserver, configure
     from rotator.ports import Notice
 
@@ -74,6 +78,7 @@ def mirror(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     kept.start()
+    threading.Thread(target=warn, args=(client, rights_of(*place), _REVIEW_SECONDS, observer), daemon=True).start()
     try:
         if once:
             if not kept.written.wait(timeout):

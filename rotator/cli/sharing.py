@@ -3,18 +3,14 @@
 import functools
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Final
 
 from rotator.adapters.clock import BootClock
 from rotator.adapters.kubernetes.client import KubernetesClient
 from rotator.adapters.kubernetes.lease import LeaseTimes
-from rotator.adapters.kubernetes.leases import Leases, names_of
-from rotator.adapters.kubernetes.peers import KubernetesPeers, rights_of
-from rotator.adapters.kubernetes.review import cures, missing
+from rotator.adapters.kubernetes.leases import Leases
+from rotator.adapters.kubernetes.peers import KubernetesPeers
 from rotator.adapters.kubernetes.store import SecretStore
-from rotator.adapters.kubernetes.wire import Reply
 from rotator.assembly import Assembly
 from rotator.cli.exits import ExitCode, Stop
 from rotator.config import Config
@@ -44,21 +40,6 @@ def shared_assembly(config: Config, observer: Observer) -> Assembly:
     peers = KubernetesPeers(api, store, leases, api.close)
     make = functools.partial(SharingRotator, ownership=peers)
     return Assembly(store, observer, clock=clock, peers=peers, make_rotator=make)
-
-
-def lacking(config: Config) -> Iterator[str]:
-    """Yield a line for each thing that keeps replicas from working: nothing if all is well."""
-    settings = config.daemon.kubernetes
-    assert settings is not None  # noqa: S101 - as above
-    with closing(KubernetesClient(os.environ)) as api:
-        namespace = _namespace(settings, api)
-        leases = names_of(settings.lease, settings.shards)
-        rights = rights_of(namespace, settings.secret_prefix, config.credentials, leases)
-        found = missing(api, rights, settings.timeout)
-    if isinstance(found, Reply):
-        yield found.text or f"the API server answered {found.status}"
-    else:
-        yield from cures(found)
 
 
 def _namespace(settings: KubernetesConfig, api: KubernetesClient) -> str:

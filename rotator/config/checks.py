@@ -12,7 +12,7 @@ from rotator.config.build import propagation_of
 from rotator.config.durations import format_duration
 from rotator.config.files import Place
 from rotator.config.schema import CredentialTable, DaemonTable, HookTable, OutputTable
-from rotator.config.settings import Config, OutputConfig, SecretConfig
+from rotator.config.settings import Config, KubernetesConfig, OutputConfig, SecretConfig
 from rotator.config.source import NAME_MARK, Source, SourceKind
 from rotator.config.values import split_url
 
@@ -286,6 +286,11 @@ def _secret_names(config: Config) -> Iterator[Finding]:
             problem = None
             if not _SECRET_NAME.fullmatch(secret):
                 problem = f"makes {secret}, which no Secret can be called: use a-z, 0-9, '-' and '.'"
+            elif _may_be_a_state(output, secret, config.daemon.kubernetes):
+                problem = (
+                    f"makes {secret}: names that begin with kubernetes.secret_prefix are kept for states, which hold "
+                    "refresh tokens: choose another"
+                )
             elif other != f"{name}[{index}]":
                 problem = (
                     f"is the same Secret as that of {other.partition('[')[0]}: choose another, such as {{name}}-token"
@@ -293,6 +298,13 @@ def _secret_names(config: Config) -> Iterator[Finding]:
             if problem is not None and id(output) not in reported:
                 reported.add(id(output))
                 yield Finding(("credentials", name, "outputs", index, "kubernetes_secret", "name"), problem)
+
+
+def _may_be_a_state(output: SecretConfig, secret: str, store: KubernetesConfig | None) -> bool:
+    """Tell whether a Secret may be one of the store's; where no namespace is named, it is known in the cluster only."""
+    if store is None or not secret.startswith(store.secret_prefix):
+        return False
+    return output.namespace == store.namespace or None in (output.namespace, store.namespace)
 
 
 def _overlap(path: str, private: Mapping[str, Path | None]) -> str | None:

@@ -235,3 +235,10 @@ class Config:
     files: tuple[Path, ...]
     """The files that were read, in order."""
     warnings: tuple[ConfigError, ...]
+
+    @property
+    def uses_a_cluster(self) -> bool:
+        """Whether anything is kept in or published to Kubernetes."""
+        return self.daemon.kubernetes is not None or any(
+            isinstance(output, SecretConfig) for one in self.credentials.values() for output in one.outputs
+        )

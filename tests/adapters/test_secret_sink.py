@@ -166,12 +166,29 @@ def test_a_secret_of_somebody_else_s_is_refused_unless_adopted(namespace: Namesp
 
 
 def test_another_credential_s_secret_is_refused(namespace: Namespace, pod: Pod) -> None:
-    """Two credentials never write one Secret: the second is told whose it is."""
+    """Two credentials never write one Secret: the second is told whose it is, whatever keys it has.
+
+    With one field manager, to apply the second's keys is to give up the first's: the server deletes them.
+    """
     assert pod.sink().publish(token_set(1)) is None
-    problem = problem_of(pod.sink(credential="other").publish(token_set(7)))
+    other: dict[str, Any] = {"credential": "other", "data": (("other", "raw"),)}
+    problem = problem_of(pod.sink(**other).publish(token_set(7)))
     assert problem.reason is Reason.NOT_OURS
     assert "belongs to credential shop" in problem.text
     assert namespace.secret("web") == {"token": planted("access-1")}
+    assert pod.sink(**other, adopt=True).publish(token_set(7)) is None  # by somebody who means it
+    assert namespace.secret("web") == {"other": planted("access-7")}
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_state_is_never_published_over(namespace: Namespace, pod: Pod, adopt: bool) -> None:
+    """A Secret that holds a refresh token is left alone, also if it is this credential's, and adopted."""
+    metadata = {"annotations": {"token-rotator/credential": "shop"}}
+    namespace.make_secret("web", {"state": "{}"}, type="token-rotator/state", metadata=metadata)
+    problem = problem_of(pod.sink(adopt=adopt).publish(token_set(1)))
+    assert (problem.reason, problem.retry_after) == (Reason.NOT_OURS, 300)
+    assert "holds a state, which no reader may see" in problem.text
+    assert namespace.secret("web") == {"state": "{}"}
 
 
 def test_a_secret_made_anew_by_somebody_else_is_not_written_to(

@@ -121,11 +121,21 @@ def test_what_is_of_no_use_is_not_written(pod: Pod) -> None:
     assert not pod.file.exists()
 
 
+def test_a_state_is_not_mirrored(pod: Pod) -> None:
+    """The Secret of a state holds a refresh token: it is not copied into an application's pod, rights or not."""
+    pod.namespace.make_secret(SECRET, {"token": planted("refresh")}, type="token-rotator/state")
+    run = pod.once("--timeout", "1")
+    assert run.returncode == 75
+    assert f"Secret {SECRET} holds a state, refresh token included: name the published Secret" in run.stderr
+    assert not pod.file.exists()
+
+
 def test_a_missing_right_is_told_with_the_rule(pod: Pod) -> None:
-    """H12: what to add to the Role stands in the line."""
+    """H12, H13: what to add to the Role is told at the start, both verbs in one rule."""
     run = pod.once("--timeout", "1", "--namespace", "elsewhere")
     assert run.returncode == 75
-    assert 'add to the Role in namespace elsewhere: - {apiGroups: [""], resources: ["secrets"]' in run.stderr
+    rule = f'- {{apiGroups: [""], resources: ["secrets"], resourceNames: ["{SECRET}"], verbs: ["list", "watch"]}}'
+    assert f"add to the Role in namespace elsewhere: {rule}" in json.loads(run.stderr.splitlines()[0])["message"]
 
 
 def test_a_directory_that_comes_later_is_no_reason_to_give_up(pod: Pod) -> None:

@@ -360,6 +360,30 @@ def test_secrets_of_two_credentials_must_differ(errors: Found) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("store", "output", "refused"),
+    [("", "", True), ("a", "a", True), ("a", "", True), ("", "a", True), ("a", "b", False)],
+)
+def test_a_state_is_never_the_published_secret(
+    errors: Found, good: Good, store: str, output: str, refused: bool
+) -> None:  # fmt: skip
+    """An output cannot be given the name of a state in the namespace of the store, or in one that may be that."""
+    at = f", namespace = '{output}'" if output else ""
+    text = (
+        f"{WEB}outputs = [{{ kubernetes_secret = {{ name = 'rotator-state-x', data = {{ t = 'raw' }}{at} }} }}]\n"
+        "[daemon]\nstore = 'kubernetes'\n[kubernetes]\n" + (f"namespace = '{store}'" if store else "")
+    )
+    if not refused:
+        assert good(text).credentials
+        return
+    assert errors(text) == [
+        (
+            "rotator.toml:6: credentials.web.outputs[0].kubernetes_secret.name: makes rotator-state-x: names that "
+            "begin with kubernetes.secret_prefix are kept for states, which hold refresh tokens: choose another"
+        )
+    ]
+
+
 def test_the_drain_outlasts_every_request(good: Good, errors: Found) -> None:
     """A stop waits longer than any request may take: by default, and by rule."""
     slow = f'{WEB}read_timeout = "3m"\ntotal_timeout = "4m"\n'

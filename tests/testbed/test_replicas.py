@@ -100,17 +100,16 @@ def test_a_check_tells_exactly_which_rights_are_missing(namespace: Namespace, tm
     release = Release(tmp_path, namespace, "http://127.0.0.1:9", ["home", "Work"])
     replica = Replica(release, 0, namespace.cluster.url)
     good = replica.run("check")
-    assert "store in Kubernetes: the API server answers, and every right that is used is there" in good.stdout
+    assert "ok    Kubernetes: the API server answers, and every right that is needed is there" in good.stdout
     secrets, leases = role(["home"])
     release.account.grant({**secrets, "verbs": ["get", "list", "watch"]}, leases)
     release.account.wait_for((secrets | {"verbs": ["patch"]},), allowed=False)
     bad = replica.run("check")
-    work = secret_name(PREFIX, "Work")
-    assert (
-        f"add to the Role in namespace {namespace.name}: "
-        f'- {{apiGroups: [""], resources: ["secrets"], resourceNames: ["{PREFIX}home", "{work}"], '
-        'verbs: ["get", "list", "watch", "patch", "create"]}'
-    ) in " ".join(bad.stdout.split())
+    assert bad.returncode == 78
+    rule = '- {apiGroups: [""], resources: ["secrets"], resourceNames: '
+    for name, verbs in (("home", '"patch", "create"'), ("Work", '"get", "list", "watch", "patch", "create"')):
+        whole = f'{rule}["{secret_name(PREFIX, name)}"], verbs: [{verbs}]}}'
+        assert f"fail  Kubernetes: add to the Role in namespace {namespace.name}: {whole}\n" in bad.stdout
 
 
 def test_a_single_run_follows_where_another_holds_the_lease(namespace: Namespace, tmp_path: Path) -> None:

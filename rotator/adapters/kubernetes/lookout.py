@@ -7,7 +7,8 @@ all Secrets of the namespace. Where no watch is allowed, each Secret is looked a
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from rotator.adapters.kubernetes.rules import Right, rule
@@ -36,6 +37,13 @@ _PAUSE_LEAST: Final = 1.0
 _PAUSE_MOST: Final = 10.0
 _INITIAL_END: Final = "k8s.io/initial-events-end"
 _FRESH: Final = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+
+
+def watches_of(secrets: Collection[tuple[str, str]]) -> Iterator[Right]:
+    """Yield the rights that watching these Secrets takes; each is a namespace and a name."""
+    many = {namespace for namespace, count in Counter(at for at, _ in secrets).items() if count > BY_NAME_UP_TO}
+    places = {(namespace, "" if namespace in many else name) for namespace, name in secrets}
+    return (Right("watch", "", "secrets", namespace, name) for namespace, name in sorted(places))
 
 
 class Watched(Protocol):

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from rotator.adapters import atomic
+from rotator.adapters.kubernetes import state_secret
+from rotator.adapters.kubernetes.rules import Right
 from rotator.adapters.kubernetes.watch import Watch
 from rotator.adapters.kubernetes.wire import Api, annotations_of, secret_path
 
 _GENERATION: Final = "token-rotator/generation"
 _EXPIRES_AT: Final = "token-rotator/expires-at"
+
+
+def rights_of(namespace: str, name: str) -> tuple[Right, ...]:
+    """Return the rights that a mirror uses, and no others."""
+    return tuple(Right(verb, "", "secrets", namespace, name) for verb in ("list", "watch"))
 
 
 class Mirror:
@@ -98,6 +105,9 @@ class Mirror:
         expires_at = annotations_of(body).get(_EXPIRES_AT, "")
         if expires_at and expires_at < datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"):
             self._problem = f"the token in Secret {self._name} is over since {expires_at}: see who should renew it"
+            return None
+        if body.get("type") == state_secret.TYPE:
+            self._problem = f"Secret {self._name} holds a state, refresh token included: name the published Secret"
             return None
         data = body.get("data") or {}
         missing = [key for key in self._files if not data.get(key)]

@@ -32,6 +32,12 @@ def right_of(path: str, message: str) -> Right | None:
     return Right(refused["verb"], at["group"] or "", at["resource"], at["namespace"], at["name"] or "")
 
 
+def path_of(right: Right) -> str:
+    """Return the path of the objects that a right is about."""
+    root = f"/apis/{right.group}" if right.group else "/api"
+    return f"{root}/v1/namespaces/{right.namespace}/{right.resource}" + (f"/{right.name}" if right.name else "")
+
+
 def rule(rights: Iterable[Right]) -> str:
     """Return the rule that grants these rights, which differ in nothing but verb and name, as one line of YAML.
 

@@ -4,12 +4,14 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from rotator.adapters.kubernetes import state_secret
 from rotator.adapters.kubernetes.lookout import LABEL, Lookout
+from rotator.adapters.kubernetes.rules import Right
 from rotator.adapters.kubernetes.verdict import SLOWLY
 from rotator.adapters.kubernetes.wire import (
     APPLY,
@@ -48,6 +50,11 @@ class SecretSettings:
     annotations: tuple[tuple[str, str], ...] = ()
     adopt: bool = False
     """Take over a Secret that somebody else made."""
+
+
+def rights_of(secrets: Collection[tuple[str, str]]) -> Iterator[Right]:
+    """Yield the rights that writing these Secrets takes; each is a namespace and a name."""
+    return (Right(verb, "", "secrets", *place) for place in sorted(secrets) for verb in ("get", "patch", "create"))
 
 
 class SecretSink:
@@ -161,6 +168,9 @@ class SecretSink:
         if not reply.good and reply.status != NOT_FOUND:
             return self._problem(namespace, reply)
         found = reply.body if reply.good else {}
+        if found.get("type") == state_secret.TYPE:  # whatever is configured: it holds a refresh token
+            text = f"{self._place(namespace)} holds a state, which no reader may see: choose another name"
+            return Problem(Reason.NOT_OURS, text, SLOWLY)
         self._uid = str((found.get("metadata") or {}).get("uid", ""))
         if found and not self._settings.adopt and annotations_of(found).get(CREDENTIAL) != self._credential:
             return self._not_ours(namespace, found)
