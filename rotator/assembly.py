@@ -168,9 +168,10 @@ class Assembly:
         extra = plan.extra()
         if isinstance(extra, Problem):
             return extra
+        asked_at = self.clock.now()
         answer = plan.endpoint.request(password_request(username, password, plan.scope, extra), (password, username))
         if isinstance(answer, Granted):
-            return self._adopt(credential, answer)
+            return self._adopt(credential, answer, asked_at)
         cure = {
             Reason.INVALID_GRANT: "check user name and password",
             Reason.INVALID_CLIENT: "check client_id and client_secret",
@@ -183,14 +184,14 @@ class Assembly:
         granted = parse_pair(pair)
         if isinstance(granted, str):
             return Problem(Reason.BAD_INPUT, f"what was handed in is unusable: {granted}")
-        return self._adopt(credential, granted)
+        return self._adopt(credential, granted, self.clock.now())
 
-    def _adopt(self, credential: Credential, granted: Granted) -> Problem | None:
-        plan, now = credential.plan, self.clock.now()
+    def _adopt(self, credential: Credential, granted: Granted, asked_at: float) -> Problem | None:
+        plan = credential.plan
         if granted.access_token:
-            tokens, _ = from_answer(granted, plan.policy, plan.scope, now)
+            tokens, _ = from_answer(granted, plan.policy, plan.scope, asked_at)
         else:
-            tokens = from_refresh_token(granted.refresh_token or "", plan.policy, now)
+            tokens = from_refresh_token(granted.refresh_token or "", plan.policy, asked_at)
         return self.rotator.intake.adopt(credential, tokens)
 
     # -- end ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 from tests.secrets_scan import secrets_in, secrets_in_records
 
@@ -18,6 +19,10 @@ _worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
 if _worker:
     os.environ["TZ"] = ZONES[int(_worker) % len(ZONES)]
     time.tzset()
+
+# A slow machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(optionalhook=True)

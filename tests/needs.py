@@ -13,7 +13,8 @@ from typing import Final
 
 import pytest
 
-from tests.testbed.drawing.workshop import mark
+from tests.testbed.drawing import workshop
+from tests.testbed.oidc_provider import PACKAGES
 
 # A component is there if its probe works: a program that is installed but may not do its work
 # (ptrace forbidden in a container, say) counts as missing. None: only root will do.
@@ -33,9 +34,11 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "kubernetes": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there", "kubernetes"),
     "mandoc": ("mandoc", "-T", "lint", "-W", "error", "/dev/null"),
     # Too large to be installed unasked: `python -m tests.testbed.drawing.workshop` does it.
-    "grafana components": ("ls", str(mark())),
+    "grafana components": ("ls", str(workshop.PACKAGES.mark)),
     "mount namespace": ("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"),
     "network namespace": ("unshare", "--net", "ip", "link", "set", "lo", "up"),
+    # `python -m tests.testbed.oidc_provider` installs it.
+    "oidc-provider": ("sh", "-ec", f"ls {PACKAGES.mark}; node --version"),
     "openssl": ("openssl", "version"),
     # Where packages come from, or a cache, answers.
     "package index": (sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "mdurl"),

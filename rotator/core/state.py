@@ -222,12 +222,13 @@ def received(state: CredentialState, granted: Granted, policy: RotationPolicy, n
     """Take in the raw pair, judging nothing: what must be durable before anything else happens (invariant 2).
 
     An answer without a refresh token keeps the old one (RFC 6749 section 6); one without an access token
-    keeps that.
+    keeps that. Lifetimes count from when the tokens were asked for: the server issued them later, we cannot know when.
     """
     before = state.tokens
+    at = _asked_for_at(state, policy, now)
     refresh = granted.refresh_token or (before.refresh_token if before else None)
     replaced = before is None or refresh != before.refresh_token
-    refresh_obtained_at = now if replaced or before is None else before.refresh_obtained_at
+    refresh_obtained_at = at if replaced or before is None else before.refresh_obtained_at
     refresh_expires_at = before.refresh_expires_at if before else None
     if policy.refresh_token_lifetime is not None and (
         before is None or refresh_expires_at is None or (replaced and policy.refresh_token_slides)
@@ -241,8 +242,8 @@ def received(state: CredentialState, granted: Granted, policy: RotationPolicy, n
         id_token=before.id_token if before else None,
         token_type=before.token_type if before else "Bearer",
         scope=before.scope if before else "",
-        obtained_at=now if new_access or before is None else before.obtained_at,
-        expires_at=now + policy.assumed_lifetime if new_access or before is None else before.expires_at,
+        obtained_at=at if new_access or before is None else before.obtained_at,
+        expires_at=at + policy.assumed_lifetime if new_access or before is None else before.expires_at,
         refresh_obtained_at=refresh_obtained_at,
         refresh_expires_at=refresh_expires_at,
     )
@@ -254,10 +255,17 @@ def received(state: CredentialState, granted: Granted, policy: RotationPolicy, n
         status=Status.OK,
         refresh_started_at=None,
         trouble=None,
-        last_success_at=now,
+        last_success_at=at,
         repeated=before is not None and before.access_token == tokens.access_token,
         clock_suspect=False,
     )
+
+
+def _asked_for_at(state: CredentialState, policy: RotationPolicy, now: float) -> float:
+    """Return the instant at which the newest tokens were asked for. A replay may have brought those of its original."""
+    asked_at = now if state.refresh_started_at is None else min(state.refresh_started_at, now)
+    lost_at = state.trouble.ambiguous_at if state.trouble else None
+    return asked_at if lost_at is None or asked_at > lost_at + policy.replay_window else min(lost_at, asked_at)
 
 
 def judged(

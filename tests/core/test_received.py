@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotator.core.grant import classify
-from rotator.core.model import DAY, Grant, Granted, Oddity, RotationPolicy
-from rotator.core.state import CredentialState, adopted, begin_refresh, from_refresh_token, judged, received
+from rotator.core.model import DAY, Grant, Granted, Oddity, Reason, RotationPolicy, Unavailable
+from rotator.core.state import (
+    CredentialState,
+    adopted,
+    after_unavailable,
+    begin_refresh,
+    from_refresh_token,
+    judged,
+    received,
+)
 from tests.secrets_scan import planted
 
 NOW = 1_800_000_000.0
@@ -98,6 +106,29 @@ def test_absent_fields_survive() -> None:
 
     assert state.tokens is not None
     assert (state.tokens.id_token, state.tokens.scope, state.tokens.token_type) == ("i.d.t", "a b", "DPoP")
+
+
+def test_lifetimes_count_from_the_request() -> None:
+    """An answer that took 40 s was written at an unknown moment of them: neither token may be believed in too long."""
+    policy = RotationPolicy(refresh_token_lifetime=30 * DAY)
+    granted = Granted(planted("access"), planted("new"), {"expires_in": 3600})
+    saved = received(begin_refresh(seeded(policy), NOW), granted, policy, NOW + 40)
+    state, _ = judged(saved, policy, Grant.REFRESH_TOKEN, "", on_schedule=True)
+
+    assert state.tokens is not None
+    assert (state.tokens.obtained_at, state.tokens.expires_at) == (NOW, NOW + 3600)
+    assert state.tokens.refresh_expires_at == NOW + 30 * DAY
+
+
+@pytest.mark.parametrize(("seconds", "counted_from"), [(4, NOW), (11, NOW + 11)], ids=["replay", "much later"])
+def test_the_pair_that_a_replay_brings_may_be_as_old_as_the_lost_answer(seconds: float, counted_from: float) -> None:
+    """Servers with a grace period a replay with the pair they issued before; later requests get their own."""
+    lost = Unavailable(Reason.READ_TIMEOUT, delivered=True)
+    state = after_unavailable(begin_refresh(seeded(), NOW), lost, ROTATING, Grant.REFRESH_TOKEN, NOW + 3, 0.0)
+    state, _ = after(state, answer(1, refresh_token=planted("one")), NOW + seconds)
+
+    assert state.tokens is not None
+    assert state.tokens.expires_at == counted_from + 3600
 
 
 def test_the_pair_is_safe_before_anything_is_judged() -> None:

@@ -4,6 +4,7 @@ What comes next, one word for each request; without one it is passed on, or answ
 502 while the server is away:
 - `unasked`: the request is swallowed, nothing is answered.
 - `unanswered`: the server is asked; its answer is kept from the client.
+- `late`: as without a word, but the answer waits for three seconds.
 - `cut`: as `unanswered`, and the connection is closed at once.
 """
 
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from tests.process.rig import PATIENCE
-from tests.testbed.toolkit import Toolkit
+from tests.testbed.authorization_server import AuthorizationServer
 
 _PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head></html>"
 
@@ -24,9 +25,9 @@ _PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head></html>"
 class Front(http.server.ThreadingHTTPServer):
     """The proxy."""
 
-    def __init__(self, toolkit: Toolkit) -> None:
-        super().__init__((toolkit.host, 0), _Exchange)
-        self.toolkit = toolkit
+    def __init__(self, server: AuthorizationServer) -> None:
+        super().__init__((server.host, 0), _Exchange)
+        self.behind = server
         self.fates: list[str] = []
         self.met: list[str] = []
         """What requests have met, each noted once it has come true; the status for those that were answered."""
@@ -37,7 +38,7 @@ class Front(http.server.ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The token endpoint's address."""
-        return f"http://{self.toolkit.host}:{self.server_port}/v2/token"
+        return f"http://{self.behind.host}:{self.server_port}/v2/token"
 
 
 class _Exchange(http.server.BaseHTTPRequestHandler):
@@ -51,7 +52,9 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
         self.server.met.append(fate or str(status))
         if fate in ("unasked", "unanswered"):
             self.server.over.wait()
-        if not fate:
+        if fate == "late":
+            self.server.over.wait(3)
+        if fate in ("", "late"):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(answer)))
@@ -59,8 +62,8 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
             self.wfile.write(answer)
 
     def _asked(self, body: bytes) -> tuple[int, str, bytes]:
-        toolkit = self.server.toolkit
-        connection = http.client.HTTPConnection(toolkit.host, toolkit.port, timeout=PATIENCE)
+        behind = self.server.behind
+        connection = http.client.HTTPConnection(behind.host, behind.port, timeout=PATIENCE)
         try:
             connection.request("POST", self.path, body, {"Content-Type": self.headers["Content-Type"]})
             answer = connection.getresponse()
@@ -77,9 +80,9 @@ class _Exchange(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def run_front(toolkit: Toolkit) -> Generator[Front]:
-    """Run a proxy before a toolkit until the end of the block."""
-    with Front(toolkit) as front:
+def run_front(server: AuthorizationServer) -> Generator[Front]:
+    """Run a proxy before a server until the end of the block."""
+    with Front(server) as front:
         thread = threading.Thread(target=front.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
 
 from tests.process.rig import CLIENT_SECRET, PASSWORD, USERNAME
-from tests.testbed.toolkit import CLIENT_ID
+from tests.testbed.authorization_server import CLIENT_ID
 
 
 def seed() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.testbed.drawing.drawings import DESK, PHONE, easel, recorded
-from tests.testbed.drawing.workshop import install
+from tests.testbed.drawing.workshop import PACKAGES
 from tests.testbed.prometheus.boards import Board
 from tests.testbed.prometheus.play import PODS, Stage, hurried, play
 
@@ -18,7 +18,7 @@ def main() -> None:
     """Play, record, draw."""
     pictures = Path(sys.argv[1])
     pictures.mkdir(parents=True, exist_ok=True)
-    install()
+    PACKAGES.install()
     records: dict[str, dict[str, Any]] = {}
 
     def look(scene: str, stage: Stage) -> None:

@@ -3,16 +3,16 @@
 `python -m tests.testbed.drawing.workshop` installs them; outside the clone, so that it is done once.
 """
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+from tests.testbed.node import Packages
+
 _HERE: Final = Path(__file__).parent
-_FILES: Final = ("package.json", "package-lock.json", ".npmrc")
+PACKAGES: Final = Packages(_HERE)
 _CHECK: Final = """\
 import type {{ Dashboard }} from "@grafana/schema";
 type Json<T> = T extends string ? `${{T}}` : T extends object ? {{ [K in keyof T]: Json<T[K]> }} : T;
@@ -23,38 +23,15 @@ export default board;
 _OPTIONS: Final = "--noEmit --skipLibCheck --strict --module esnext --moduleResolution bundler --target es2022"
 
 
-def place() -> Path:
-    """Return the directory where they are, or will be, installed."""
-    lock = hashlib.sha256(b"".join((_HERE / name).read_bytes() for name in _FILES)).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "rotator-drawing" / lock
-
-
-def mark() -> Path:
-    """Return a file that is there once all is installed."""
-    return place() / "done"
-
-
-def install() -> None:
-    """Install what the lock file says, unless that was done."""
-    if not mark().exists():
-        shutil.rmtree(place(), ignore_errors=True)
-        place().mkdir(parents=True)
-        for name in _FILES:
-            shutil.copy(_HERE / name, place())
-        subprocess.run(["npm", "ci"], cwd=place(), check=True, stdin=subprocess.DEVNULL)
-        mark().touch()
-
-
 def bundle(directory: Path) -> Path:
     """Write the script that draws, and its styles beside it; return the script's path."""
     script = directory / "bundle.js"
     command = json.loads((_HERE / "package.json").read_text())["scripts"]["build"]
     subprocess.run(
-        ["sh", "-ec", f'"$0"/{command} --outfile="$1"', place() / "node_modules" / ".bin", script],
+        ["sh", "-ec", f'"$0"/{command} --outfile="$1"', PACKAGES.place / "node_modules" / ".bin", script],
         cwd=_HERE,
         check=True,
-        env={**os.environ, "NODE_PATH": str(place() / "node_modules")},
+        env={**os.environ, "NODE_PATH": str(PACKAGES.place / "node_modules")},
     )
     return script
 
@@ -64,14 +41,19 @@ def mistyped(board: dict[str, Any]) -> str:
 
     Annotations are left out: most of their fields are known to the data source alone.
     """
-    source = place() / "board.ts"  # it finds the types from there
+    source = PACKAGES.place / "board.ts"  # it finds the types from there
     source.write_text(_CHECK.format(json.dumps({key: value for key, value in board.items() if key != "annotations"})))
-    compiler = place() / "node_modules" / ".bin" / "tsc"
+    compiler = PACKAGES.place / "node_modules" / ".bin" / "tsc"
     run = subprocess.run(
-        [compiler, *_OPTIONS.split(), source], cwd=place(), capture_output=True, text=True, timeout=100, check=False
+        [compiler, *_OPTIONS.split(), source],
+        cwd=PACKAGES.place,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     return run.stdout + run.stderr
 
 
 if __name__ == "__main__":
-    install()
+    PACKAGES.install()
