@@ -122,7 +122,7 @@ def test_lifetimes_count_from_the_request() -> None:
 
 @pytest.mark.parametrize(("seconds", "counted_from"), [(4, NOW), (11, NOW + 11)], ids=["replay", "much later"])
 def test_the_pair_that_a_replay_brings_may_be_as_old_as_the_lost_answer(seconds: float, counted_from: float) -> None:
-    """Servers with a grace period a replay with the pair they issued before; later requests get their own."""
+    """With a grace period a replay may bring the pair that was issued before; later requests get their own."""
     lost = Unavailable(Reason.READ_TIMEOUT, delivered=True)
     state = after_unavailable(begin_refresh(seeded(), NOW), lost, ROTATING, Grant.REFRESH_TOKEN, NOW + 3, 0.0)
     state, _ = after(state, answer(1, refresh_token=planted("one")), NOW + seconds)

@@ -17,7 +17,7 @@ def test_it_is_the_version_that_was_asked_for(cluster: Cluster) -> None:
 
 
 def test_the_clients_are_as_new_as_the_server() -> None:
-    """kubectl and helm say which version they are, so that charts which ask for one can tell."""
+    """Both kubectl and helm say which version they are, so that charts which ask for one can tell."""
     needs("kubectl", "helm")
     helm = subprocess.run((CLIENTS.directory() / "helm", "version", "--short"), capture_output=True, check=True)
     kubectl = subprocess.run((CLIENTS.directory() / "kubectl", "version", "--client"), capture_output=True, check=True)
