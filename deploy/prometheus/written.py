@@ -18,6 +18,7 @@ GROUPS: Final = (
 )
 RULES: Final = Path("deploy/prometheus/rules.yaml")
 KUBERNETES: Final = Path("deploy/kubernetes/prometheusrule.yaml")
+CHART: Final = Path("deploy/helm/rotator/files/rules.yaml")  # a chart cannot reach out of its directory
 INDEX: Final = Path("docs/runbooks/README.md")
 
 _MADE: Final = """\
@@ -61,6 +62,7 @@ def files(runbooks: str = RUNBOOKS) -> dict[Path, str]:
     rules = yaml(GROUPS, runbooks)
     return {
         RULES: made + rules,
+        CHART: made + rules,
         KUBERNETES: made + _HEADER + textwrap.indent(rules, "  "),
         INDEX: _INDEX + "".join(_row(alert) for alert in ALERTS),
     }

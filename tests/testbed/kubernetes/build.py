@@ -41,7 +41,7 @@ class Kit:
     def directory(self) -> Path:
         """Return where the programs are or belong; raises OSError or CalledProcessError if `go` does not run."""
         go = subprocess.run(("go", "version"), env=_GO, stdin=subprocess.DEVNULL, capture_output=True, check=True)
-        digest = hashlib.sha256(go.stdout + " ".join(_FLAGS).encode())
+        digest = hashlib.sha256(go.stdout + " ".join((*_FLAGS, self._versions())).encode())
         mains = (f"{package}/main.go" for package in self.packages if package.startswith("./"))
         for source in ("go.mod", "go.sum", *mains):
             digest.update((self.module / source).read_bytes())
@@ -73,8 +73,12 @@ class Kit:
             "k8s.io/component-base/version.gitVersion": f"v1.{kubernetes[1]}.{kubernetes[2]}",
             "k8s.io/component-base/version.gitMajor": "1",
             "k8s.io/component-base/version.gitMinor": kubernetes[1],
-            **({"helm.sh/helm/v3/internal/version.version": helm[1]} if helm else {}),
         }
+        if helm:
+            names["helm.sh/helm/v3/internal/version.version"] = helm[1]
+            for place in ("chartutil", "lint/rules"):  # the Kubernetes that it renders charts for
+                names[f"helm.sh/helm/v3/pkg/{place}.k8sVersionMajor"] = "1"
+                names[f"helm.sh/helm/v3/pkg/{place}.k8sVersionMinor"] = kubernetes[1]
         return " ".join(f"-X {key}={value}" for key, value in names.items())
 
 
