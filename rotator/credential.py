@@ -39,6 +39,10 @@ class Plan:
     longest_request: float = 0.0
     """Seconds that a token request may take, repetitions included."""
 
+    def asks_as(self, fingerprint: Fingerprinter) -> str:
+        """Return a fingerprint of all that a request says besides the token; secrets are read, commands run."""
+        return fingerprint(repr((self.endpoint.identity(), self.grant, self.scope, self.extra())))
+
 
 class Credential:
     """One configured credential while the process lives: its plan and the one true copy of its state."""

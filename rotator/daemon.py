@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -23,7 +24,7 @@ from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
 from rotator.core.model import Reason, TokenSet
 from rotator.core.standing import CredentialView, shifted
-from rotator.core.state import CredentialState, Status, with_sinks
+from rotator.core.state import CredentialState, Status, retry_now, with_sinks
 from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
 from rotator.ports import Counts, Event, Health, Notice, Peers, Problem, StatusChanged
@@ -36,6 +37,8 @@ _PATROL_AT_LEAST: Final = 500  # credentials looked at in one patrol; a full rou
 _PATROL_ROUNDS: Final = 10
 _LIVE_SECONDS: Final = 15.0
 _REASONS_SHOWN: Final = 20
+_asked: Final = attrgetter("endpoint", "client_id", "client_secret", "grant", "scope", "extra")
+"""What a request says besides the token: a refusal may be due to it."""
 _LAST_SAVES_SECONDS: Final = 30.0  # after the drain, on a slow disk
 
 
@@ -415,6 +418,8 @@ class Daemon:
                         # What changed may be what an output holds, or who may write it.
                         hooks = tuple(sink.name for sink in plan.sink_refs if sink.is_hook)
                         credential.state = with_sinks(credential.state, hooks)
+                        if _asked(config.credentials[name]) != _asked(self._config.credentials[name]):
+                            credential.state = retry_now(credential.state, self._clock.now())
                 self._wake(credential)
         self._config = config
         if self._assembly.peers is not None:

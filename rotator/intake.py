@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rotator.core import state as transitions
 from rotator.core.login import parse_pair
-from rotator.core.model import Reason, TokenSet
+from rotator.core.model import Fingerprinter, Reason, TokenSet
 from rotator.core.schedule import spread_of
 from rotator.core.state import CredentialState, Status
 from rotator.credential import UNSEEN, Credential
@@ -78,19 +78,24 @@ class Intake:
         stamp = credential.plan.stamp
         return stamp is not None and credential.seen_stamp is not UNSEEN and stamp() != credential.seen_stamp
 
-    def heed_inputs(self, credential: Credential) -> None:
-        """Read a seed that is new; end a back-off that may have been due to an input that has changed (case K8)."""
+    def heed_inputs(self, credential: Credential, fingerprint: Fingerprinter) -> None:
+        """Read a seed that is new; end a back-off that may have been due to an input that has changed (case K8).
+
+        What changed while nobody looked, between two runs, is told by whom the refused request came from.
+        """
         plan = credential.plan
         stamp = plan.stamp() if plan.stamp else None
         if stamp == credential.seen_stamp:
             return
         first, credential.seen_stamp = credential.seen_stamp is UNSEEN, stamp
         adopted = self._take_seed(credential, plan.seed) if plan.seed else False
-        if not first and not adopted:
-            with credential.lock:
-                if credential.state is not None:
-                    credential.state = transitions.retry_now(credential.state, self._clock.now())
-            self._observer.notify(Notice("inputs_changed", "a secret or certificate file has changed", credential.name))
+        if adopted or (first and not _asks_otherwise(credential, fingerprint)):
+            return
+        with credential.lock:
+            if credential.state is not None:
+                credential.state = transitions.retry_now(credential.state, self._clock.now())
+        what = "what was refused is configured otherwise now" if first else "a secret or certificate file has changed"
+        self._observer.notify(Notice("inputs_changed", what, credential.name))
 
     def _take_seed(self, credential: Credential, read: Callable[[], str | Problem]) -> bool:
         """State beats seed; a seed that changed since it was last seen is a deliberate new login (B20, B21)."""
@@ -117,3 +122,10 @@ class Intake:
         tokens = transitions.from_refresh_token(pair.refresh_token or "", credential.plan.policy, self._clock.now())
         self.adopt(credential, tokens, fingerprint)
         return True
+
+
+def _asks_otherwise(credential: Credential, fingerprint: Fingerprinter) -> bool:
+    trouble = credential.state.trouble if credential.state else None
+    if trouble is None or not trouble.asked_as:
+        return False
+    return trouble.asked_as != credential.plan.asks_as(fingerprint)

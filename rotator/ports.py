@@ -52,6 +52,9 @@ class TokenEndpoint(Protocol):
         strings that must not appear in any text returned. No redirect is followed.
         """
 
+    def identity(self) -> str:
+        """Return where and as whom is asked, the client secret included: to be compared, never shown or kept."""
+
 
 class Store(Protocol):
     """Where token sets live. The store is owned for the life of the process (invariant 5)."""

@@ -91,7 +91,7 @@ class Rotator:
             credential.asked = False
             outcome = Wait(self._clock.now() + _UNREADABLE_RETRY, Reason.STATE_UNREADABLE)
         else:
-            self.intake.heed_inputs(credential)
+            self.intake.heed_inputs(credential, self._fingerprint)
             outcome = self._work(credential)
             if isinstance(outcome, Wait) and outcome.why == Reason.SAVE_FAILED:
                 credential.asked = False  # whoever asked is told now, not when the disk has room again
@@ -199,6 +199,8 @@ class Rotator:
         else:
             answer = plan.endpoint.request(self._form(credential, tokens, extra), _secrets(tokens))
         seconds = time.monotonic() - started
+        ours = isinstance(answer, Refused) or (isinstance(answer, Unavailable) and answer.reason is Reason.BAD_INPUT)
+        asked_as = plan.asks_as(self._fingerprint) if ours else ""
         with credential.lock:
             # The pair is made durable here, before a single other field of the answer is looked at.
             current = credential.state
@@ -207,7 +209,8 @@ class Rotator:
                 granted = transitions.received(current, answer, plan.policy, self._clock.now())
                 self._saver.save(credential, granted, holds_new_pair=True)
             elif not late:
-                self._saver.save(credential, self._after_failure(credential, current, answer))
+                failed = self._after_failure(credential, current, answer)
+                self._saver.save(credential, transitions.asked_as(failed, asked_as))
             # Whoever asked up to this moment has been served by this request.
             credential.asked = False
             credential.served, credential.waiters = (*credential.served, *credential.waiters), ()

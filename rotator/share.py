@@ -97,6 +97,8 @@ class SharingRotator(Rotator):
         """
         plan, unseen = credential.plan, credential.seen_stamp is UNSEEN
         news = plan.seed is not None and (unseen or self.intake.inputs_changed(credential))
+        trouble = credential.state.trouble if credential.state else None
+        news = news or (unseen and trouble is not None and trouble.asked_as != "")
         if credential.state is None or credential.asked or credential.unsaved or news:
             return None
         self.publisher.publish_due(credential)

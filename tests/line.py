@@ -27,6 +27,11 @@ class ScriptedEndpoint:
         self.answers: deque[Reply] = deque(answers)
         self.requests: list[dict[str, str]] = []
         self.journal = [] if journal is None else journal
+        self.client = "client"
+
+    def identity(self) -> str:
+        """Return as whom it asks."""
+        return self.client
 
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Note the form and give the next answer."""

@@ -141,6 +141,10 @@ class Replica:
         holder = self.release.election.holder
         return holder.name if holder else ""
 
+    def identity(self) -> str:
+        """Implement `TokenEndpoint`."""
+        return ""
+
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Implement `TokenEndpoint`, as the real one does it: the lease is looked at last."""
         happens, self.before_leaving = self.before_leaving, None

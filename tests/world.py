@@ -177,6 +177,10 @@ class World:
         self.excused = self.server.disabled
         self.rotator.intake.adopt(self.credential, issued)
 
+    def identity(self) -> str:
+        """Implement `TokenEndpoint`."""
+        return ""
+
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Implement `TokenEndpoint`: pass the request to the server, as well as the network lets it."""
         sent = dict(request.fields)["refresh_token"]

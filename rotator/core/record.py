@@ -179,6 +179,8 @@ def _trouble_out(trouble: Trouble) -> dict[str, object]:
     }
     if trouble.ambiguous_at is not None:
         record["ambiguous_at"] = trouble.ambiguous_at
+    if trouble.asked_as:
+        record["asked_as"] = trouble.asked_as
     return record
 
 
@@ -193,6 +195,7 @@ def _trouble_in(record: dict[str, object]) -> Trouble:
         refusals=_count(record, "refusals"),
         ambiguous_at=_number_or_none(record, "ambiguous_at"),
         replayed=_flag(record, "replayed"),
+        asked_as=_text(record, "asked_as", ""),
     )
 
 

@@ -74,6 +74,8 @@ class Trouble:
     ambiguous_at: float | None = None
     """When the first request left whose fate is unknown; None if every fate is known."""
     replayed: bool = False
+    asked_as: str = ""
+    """Fingerprint of where and as whom was asked; empty if that had nothing to do with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,6 +452,12 @@ def retry_now(state: CredentialState, now: float) -> CredentialState:
         return state
     retry_at = now if trouble.ambiguous_at is None else max(now, nearly_over_at(state.tokens))
     return replace(state, trouble=replace(trouble, retry_at=min(trouble.retry_at, retry_at)))
+
+
+def asked_as(state: CredentialState, fingerprint: str) -> CredentialState:
+    """Note as whom was asked in vain, so that a start can tell whether that has changed (case K8)."""
+    trouble = state.trouble
+    return state if trouble is None else replace(state, trouble=replace(trouble, asked_as=fingerprint))
 
 
 def after_publish(

@@ -43,6 +43,7 @@ TROUBLE = st.builds(
     retry_at=INSTANT | st.just(float("inf")),
     refusals=COUNT,
     ambiguous_at=st.none() | INSTANT,
+    asked_as=st.text(),
     replayed=st.booleans(),
 )
 DELIVERY = st.builds(

@@ -1,5 +1,6 @@
 """What changes while the daemon runs: its configuration, client secrets, seeds."""
 
+import json
 import os
 import signal
 
@@ -97,6 +98,66 @@ def test_a_corrected_client_secret_heals_by_itself(long: Life) -> None:
         long.server.sandbox.change(client_secret=CLIENT_SECRET)
         long.write_secret("client-secret", CLIENT_SECRET)
         assert rotate(daemon)["generation"] == 3  # a secret that was changed in time is never noticed
+
+
+SECRETS = {"the environment": '{ env = "SECRET" }', "a command": "{ command = ['sh', '-c', 'cat $HOME/other'] }"}
+
+
+@pytest.mark.parametrize("source", SECRETS)
+def test_a_client_secret_that_was_corrected_between_two_runs_is_tried_at_once(life: Life, source: str) -> None:
+    """K8, E1: what was refused stays refused, however often rotator starts; with another secret it is asked at once."""
+    life.configure(credentials=f"[credentials.home]\nclient_secret = {SECRETS[source]}")
+    life.put_pair(age=7200)
+
+    def run_with(secret: str) -> int:
+        life.write_secret("other", secret)
+        return life.run("run", "--once", SECRET=secret, HOME=str(life.directory)).returncode
+
+    for _ in range(3):
+        assert run_with(planted("second-secret")) == 75
+    assert life.books.token_requests == {"invalid_client": 1}
+    assert planted("second-secret") not in json.dumps(life.on_disk())
+    assert run_with(planted("third-secret")) == 75
+    assert run_with(CLIENT_SECRET) == 0
+    assert life.books.token_requests == {"invalid_client": 2, "granted": 1}
+
+
+def test_a_restarted_daemon_tries_a_corrected_secret_at_once(long: Life) -> None:
+    """K8: after a restart, which is all that can bring a new systemd credential, nobody waits for a quarter of an hour.
+
+    A secret that cannot be read is the same: nothing was sent, and the next daemon, which can read it, goes on.
+    """
+    long.put_pair(age=7200)
+    credentials = long.directory / "credentials"
+    credentials.mkdir()
+    long.configure(credentials="[credentials.home]\nclient_secret = { credential = 'client-secret' }")
+    told: dict[str, str] = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    with long.daemon(environment=told) as daemon:
+        daemon.wait_until(lambda: daemon.shown()["reason"] == "bad_input", "there is no such credential")
+        assert daemon.stop() == 0
+    for secret, outcome in ((planted("second-secret"), "refused"), (CLIENT_SECRET, "valid")):
+        (credentials / "client-secret").write_text(secret)
+        with long.daemon(environment=told) as daemon:
+            daemon.wait_until(lambda: daemon.shown()["standing"] == outcome, outcome, patience=10)  # noqa: B023
+            assert daemon.stop() == 0
+    assert long.books.token_requests == {"invalid_client": 1, "granted": 1}
+
+
+def test_a_client_that_is_corrected_by_a_reload_is_tried_at_once(long: Life) -> None:
+    """K8: a new client id in the configuration ends the wait; a reload that changes something else does not."""
+    long.put_pair(age=7200)
+    long.configure(credentials="[credentials.home]\nclient_id = 'nobody'")
+    with long.daemon() as daemon:
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "refused", "it is refused")
+        asked = daemon.shown()["last_attempt_at"]
+        long.configure(credentials="[credentials.home]\nclient_id = 'nobody'\nhooks = [{ command = ['true'] }]")
+        _reload_by_signal(daemon, "success")
+        daemon.wait_until(lambda: len(daemon.shown()["outputs"]) == 2, "the hook is there")
+        assert daemon.shown()["last_attempt_at"] == asked
+        long.configure()
+        _reload_by_signal(daemon, "success")
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "valid", "it is tried", patience=10)
+    assert long.books.token_requests == {"invalid_client": 1, "granted": 1}
 
 
 def test_a_changed_seed_is_a_new_login_and_an_old_one_is_not(long: Life) -> None:

@@ -94,6 +94,10 @@ class Station:
 
     # -- what the line and the metrics ask for ---------------------------------------------------------
 
+    def identity(self) -> str:
+        """Implement `TokenEndpoint`."""
+        return ""
+
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Implement `TokenEndpoint`."""
         token, now = dict(request.fields)["refresh_token"], self.clock.now()

@@ -126,6 +126,11 @@ class HttpTokenEndpoint:
         """Host and port, for messages."""
         return _place(self._url)
 
+    def identity(self) -> str:
+        """Return where and as whom is asked; see `ports.TokenEndpoint.identity`."""
+        secret = self._settings.client_secret() if self._settings.client_secret else ""
+        return repr((*self._client, self._settings.authentication, secret))
+
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Send the form; see `ports.TokenEndpoint.request`."""
         deadline = time.monotonic() + self._settings.total_timeout

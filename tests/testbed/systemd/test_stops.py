@@ -102,8 +102,11 @@ def test_what_may_pass_is_tried_again(installed: Installed) -> None:
     """Status 75: somebody else has the state; started again until he is gone."""
     installed.drop_in("at-once", "RestartSec=200ms")
     installed.machine.run("systemctl", "daemon-reload")
-    installed.machine.run("install", "-d", "-o", "rotator", "-m", "700", "/var/lib/rotator")
-    installed.machine.run("systemd-run", "--unit=holder", "flock", "/var/lib/rotator/.lock", "sleep", "60")
+    machine = installed.machine
+    machine.run("install", "-d", "-o", "rotator", "-g", "rotator", "-m", "700", "/var/lib/rotator")
+    hold = ("flock", "/var/lib/rotator/.lock", "sh", "-c", "echo >/var/lib/rotator/held; sleep 60")
+    machine.run("systemd-run", "--unit=holder", "--uid=rotator", *hold)
+    installed.wait_until((machine.root / "var/lib/rotator/held").exists, "somebody has the state")
     installed.machine.run("systemctl", "--no-block", "start", UNIT)
     installed.wait_until(lambda: installed.restarts() >= 2, "it is tried again")
     installed.machine.run("systemctl", "stop", "holder")
