@@ -27,7 +27,7 @@ from rotator.core.standing import CredentialView, shifted
 from rotator.core.state import CredentialState, Status, retry_now, with_sinks
 from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
-from rotator.ports import Counts, Event, Health, Notice, Peers, Problem, StatusChanged
+from rotator.ports import Counts, Event, Notice, Peers, Problem, Pulse, Readiness, StatusChanged
 from rotator.readiness import in_one_line, is_ready, why_not_ready
 from rotator.workers import Workers
 
@@ -291,15 +291,19 @@ class Daemon:
             return ""
         return why_not_ready(credential, self._assembly.fingerprint, now)
 
-    def health(self) -> Health:
-        """Answer the probes (invariant 14)."""
+    def pulse(self) -> Pulse:
+        """Answer the liveness probe (invariant 14)."""
         age = time.monotonic() - self._swept_at
+        return Pulse(age < _LIVE_SECONDS, age)
+
+    def readiness(self) -> Readiness:
+        """Answer the readiness probe."""
         reasons: list[str] = []
         for credential in tuple(self._credentials.values()):
             now = self._clock.now()
             if not is_ready(credential, now) and len(reasons) < _REASONS_SHOWN:
                 reasons.append(why_not_ready(credential, self._assembly.fingerprint, now))
-        return Health(age < _LIVE_SECONDS, not reasons, tuple(reasons), age, len(self._credentials))
+        return Readiness(not reasons, tuple(reasons), len(self._credentials))
 
     def counts(self) -> Counts:
         """Return what the daemon counts itself."""

@@ -231,16 +231,19 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """What the probes say. `live`: the sweep ran lately, and nothing else (invariant 14).
-
-    `ready`: every required output holds an unexpired access token; `reasons` name those that do not.
-    """
+class Pulse:
+    """Whether the daemon lives: the sweep ran lately, and nothing else (invariant 14)."""
 
     live: bool
+    sweep_age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether every required output holds an unexpired access token; `reasons` name those that do not."""
+
     ready: bool
     reasons: tuple[str, ...]
-    sweep_age_seconds: float
     credentials: int
 
 
@@ -286,8 +289,11 @@ class Desk(Protocol):
     def lack(self, name: str) -> str:
         """Say in one line why a credential is not ready; nothing if each required output holds a valid token."""
 
-    def health(self) -> Health:
-        """Answer the probes."""
+    def pulse(self) -> Pulse:
+        """Tell whether the daemon lives; costs the same with however many credentials."""
+
+    def readiness(self) -> Readiness:
+        """Tell whether all is served. Looks at each credential: 100,000 take half a second, so not in the loop."""
 
     def counts(self) -> Counts:
         """Return what the daemon counts itself."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rotator.core.model import Reason, TokenSet
 from rotator.core.standing import CredentialView, OutputView, Standing
-from rotator.ports import Counts, Health, Problem
+from rotator.ports import Counts, Problem, Pulse, Readiness
 
 NOW = 1_900_000_000.0
 OUTPUT = OutputView(
@@ -28,7 +28,8 @@ class DataDesk:
     def __init__(self, *views: CredentialView) -> None:
         self.credentials = {view.name: view for view in views}
         self.token_sets: dict[str, TokenSet] = {}
-        self.probes = Health(live=True, ready=True, reasons=(), sweep_age_seconds=0.5, credentials=len(views))
+        self.life = Pulse(live=True, sweep_age_seconds=0.5)
+        self.served = Readiness(ready=True, reasons=(), credentials=len(views))
         self.numbers = Counts(
             started_at=NOW - 7200.0, sweep_lag_seconds=0.0, under_way=0, clock_jumps_forward=0, clock_jumps_backward=0,
             reloads_good=0, reloads_bad=0, last_reload_good=True, last_reload_at=NOW - 7200.0,
@@ -49,8 +50,11 @@ class DataDesk:
     def lack(self, name: str) -> str:
         return self.lacks.get(name, "")
 
-    def health(self) -> Health:
-        return self.probes
+    def pulse(self) -> Pulse:
+        return self.life
+
+    def readiness(self) -> Readiness:
+        return self.served
 
     def counts(self) -> Counts:
         return self.numbers

@@ -65,6 +65,7 @@ def make_control_app(desk: Desk, version: str) -> Starlette:
             Route("/v1/token/{name:path}", counter.token),
             Route("/v1/ready/{name:path}", counter.ready),
             Route("/v1/health", counter.health),
+            Route("/v1/readiness", counter.readiness),
             Route("/v1/version", counter.version),
             Route("/v1/tickets/{ticket}", counter.ticket),
             Route("/v1/rotate/{name:path}", counter.rotate, methods=["POST"]),
@@ -117,7 +118,10 @@ class _Counter:
         return JSONResponse({"ready": not lack, "why": lack})
 
     async def health(self, _: Request) -> Response:
-        return JSONResponse(asdict(self._desk.health()))
+        return JSONResponse(asdict(self._desk.pulse()))
+
+    async def readiness(self, _: Request) -> Response:
+        return JSONResponse(asdict(await asyncio.to_thread(self._desk.readiness)))
 
     async def version(self, _: Request) -> Response:
         return JSONResponse({"version": self._version, "pid": os.getpid()})

@@ -21,11 +21,12 @@ def health(settings: Settings, ready: bool, timeout: float) -> ExitCode:  # noqa
 
     Exit code 0: it lives, and with --ready it is ready. 69: not so.
     """
-    answer = good(client_of(settings, timeout).get("/v1/health"))
-    if not answer["live"]:
-        text = f"the daemon has not looked for work for {answer['sweep_age_seconds']:.0f} s; restart it"
+    client = client_of(settings, timeout)
+    pulse = good(client.get("/v1/health"))
+    if not pulse["live"]:
+        text = f"the daemon has not looked for work for {pulse['sweep_age_seconds']:.0f} s; restart it"
         raise Stop(ExitCode.UNAVAILABLE, text)
-    if ready and not answer["ready"]:
-        raise Stop(ExitCode.UNAVAILABLE, *(f"not ready: {reason}" for reason in answer["reasons"]))
+    if ready and not (found := good(client.get("/v1/readiness")))["ready"]:
+        raise Stop(ExitCode.UNAVAILABLE, *(f"not ready: {reason}" for reason in found["reasons"]))
     click.echo("ready" if ready else "live")
     return ExitCode.OK

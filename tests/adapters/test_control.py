@@ -29,7 +29,7 @@ from rotator.adapters.control_client import (
 from rotator.adapters.serve import Server
 from rotator.core.model import Reason, TokenSet
 from rotator.core.standing import CredentialView
-from rotator.ports import Health, Problem
+from rotator.ports import Problem, Readiness
 from tests.desk import NOW, VIEW, DataDesk
 from tests.needs import needs
 from tests.secrets_scan import assert_no_secrets, planted
@@ -158,7 +158,7 @@ def test_token_hands_out_all_but_the_refresh_token(client: ControlClient) -> Non
 
 def test_no_answer_but_the_token_holds_a_secret(client: ControlClient) -> None:
     """Status, health and version can be shown to anybody."""
-    for place in ("/v1/status", "/v1/status/web", "/v1/health", "/v1/version"):
+    for place in ("/v1/status", "/v1/status/web", "/v1/health", "/v1/readiness", "/v1/version"):
         assert_no_secrets(json.dumps(client.get(place)))
 
 
@@ -310,8 +310,9 @@ def test_reload_tells_what_is_wrong(client: ControlClient) -> None:
 
 def test_health_and_version(desk: HeldDesk, client: ControlClient) -> None:
     """Health is that of the probes; the version tells which daemon answers."""
-    desk.probes = Health(live=True, ready=False, reasons=("web: dns",), sweep_age_seconds=0.5, credentials=1)
-    assert good(client.get("/v1/health"))["reasons"] == ["web: dns"]
+    desk.served = Readiness(ready=False, reasons=("web: dns",), credentials=1)
+    assert good(client.get("/v1/health")) == {"live": True, "sweep_age_seconds": 0.5}
+    assert good(client.get("/v1/readiness"))["reasons"] == ["web: dns"]
     assert client.get("/v1/version") == {"version": "1.2.3", "pid": os.getpid()}
 
 

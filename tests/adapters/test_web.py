@@ -20,7 +20,7 @@ from rotator.adapters.metrics import Metrics
 from rotator.adapters.serve import Server, listen
 from rotator.adapters.web import make_app
 from rotator.core.model import Reason, TokenSet
-from rotator.ports import Problem
+from rotator.ports import Problem, Pulse
 from tests.adapters.site import PATIENCE, served
 from tests.desk import NOW, VIEW, DataDesk
 from tests.fakes import FixedClock
@@ -62,7 +62,8 @@ def test_metrics_page() -> None:
 def test_livez_knows_of_the_sweep_only(live: bool) -> None:
     """Invariant 14: liveness is the sweep's, whatever the outputs hold."""
     desk = DataDesk(VIEW)
-    desk.probes = replace(desk.probes, live=live, ready=not live, sweep_age_seconds=0.25)
+    desk.life = Pulse(live=live, sweep_age_seconds=0.25)
+    desk.served = replace(desk.served, ready=not live)
     with served(app_of(desk)) as site:
         status, content_type, body = site.get("/livez")
     assert (status, content_type) == (200 if live else 503, "application/json")
@@ -74,7 +75,7 @@ def test_readyz_gives_its_reasons(ready: bool) -> None:
     """Readiness says which credential is not served, and why."""
     desk = DataDesk(VIEW)
     reasons = () if ready else ("web: login_required",)
-    desk.probes = replace(desk.probes, ready=ready, reasons=reasons)
+    desk.served = replace(desk.served, ready=ready, reasons=reasons)
     with served(app_of(desk)) as site:
         status, _, body = site.get("/readyz")
     assert status == (200 if ready else 503)

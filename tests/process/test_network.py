@@ -175,7 +175,9 @@ def test_everything_answers_within_a_second_while_a_token_request_hangs(life: Li
         begin_rotation(life, daemon)
         client = ControlClient(life.socket, 5)
         questions: dict[str, Callable[[str], object]] = {
-            **dict.fromkeys(("/v1/status", "/v1/status/home", "/v1/token/home", "/v1/health"), client.get),
+            **dict.fromkeys(
+                ("/v1/status", "/v1/status/home", "/v1/token/home", "/v1/health", "/v1/readiness"), client.get
+            ),
             **dict.fromkeys(("/metrics", "/status", "/livez", "/readyz"), daemon.page),
         }
         for path, ask in questions.items():

@@ -58,7 +58,7 @@ def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp
         shown = follower.run("status", "home")
         assert shown.returncode == 0
         assert f"next:          follow: {holder} refreshes; this replica keeps its own outputs" in shown.stdout
-        assert follower.ask("/v1/health")["ready"] is True
+        assert follower.ask("/v1/readiness")["ready"] is True
 
         rotated = owner.run("rotate", "home")
         assert rotated.returncode == 0, rotated.stderr
@@ -86,7 +86,7 @@ def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -
         wait_until(lambda: published() != "" and published() == owner.token("home"), "the Secret is written")
         wait_until(lambda: follower.token("home") == owner.token("home"), "the follower has the token")
         assert (outputs(owner), outputs(follower)) == (2, 1)
-        assert follower.ask("/v1/health")["ready"] is True
+        assert follower.ask("/v1/readiness")["ready"] is True
 
         assert owner.stop() == 0
         assert release.owner("home", patience=10.0) is follower

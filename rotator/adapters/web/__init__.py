@@ -62,14 +62,12 @@ def make_app(
         return Response(body, headers={"content-type": content_type})
 
     def livez(_: Request) -> Response:
-        health = desk.health()
-        return _probe(health.live, {"live": health.live, "sweep_age_seconds": round(health.sweep_age_seconds, 3)})
+        pulse = desk.pulse()
+        return _probe(pulse.live, {"live": pulse.live, "sweep_age_seconds": round(pulse.sweep_age_seconds, 3)})
 
     def readyz(_: Request) -> Response:
-        health = desk.health()
-        return _probe(
-            health.ready, {"ready": health.ready, "credentials": health.credentials, "reasons": health.reasons}
-        )
+        found = desk.readiness()
+        return _probe(found.ready, {"ready": found.ready, "credentials": found.credentials, "reasons": found.reasons})
 
     def status(_: Request) -> Response:
         return StreamingResponse(_status(desk.views()), media_type="application/json")
