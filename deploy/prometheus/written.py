@@ -17,8 +17,8 @@ GROUPS: Final = (
     Group("rotator-objectives", (*RECORDS, *BURNING)),
 )
 RULES: Final = Path("deploy/prometheus/rules.yaml")
-KUBERNETES: Final = Path("deploy/kubernetes/prometheusrule.yaml")
 CHART: Final = Path("deploy/helm/rotator/files/rules.yaml")  # a chart cannot reach out of its directory
+KUBERNETES: Final = Path("deploy/kubernetes/monitoring/prometheusrule.yaml")
 INDEX: Final = Path("docs/runbooks/README.md")
 
 _MADE: Final = """\

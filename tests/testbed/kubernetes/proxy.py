@@ -4,6 +4,7 @@ import contextlib
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,9 +15,12 @@ _TICK: Final = 0.05
 class Proxy:
     """Listens on loopback and passes bytes on, until it is cut or swallows them."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(
+        self, target: tuple[str, int] | Callable[[], socket.socket], listener: socket.socket | None = None
+    ) -> None:
+        """Take an address, or a way to connect; and where to listen, if not here."""
+        self._connect = target if callable(target) else lambda: socket.create_connection(target, timeout=1.0)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._pairs: dict[socket.socket, socket.socket] = {}
@@ -77,7 +81,7 @@ class Proxy:
                 client.close()
                 return
             try:
-                server = socket.create_connection(self._target, timeout=1.0)
+                server = self._connect()
             except OSError:
                 client.close()
                 return
