@@ -90,7 +90,7 @@ def only(objects: list[dict[str, Any]], kind: str, name: str = "rotator") -> Any
 
 def config_of(objects: list[dict[str, Any]], directory: Path) -> tuple[dict[str, Any], Config]:
     """Return the rendered configuration, as TOML and as rotator reads it."""
-    text = only(objects, "ConfigMap")["data"]["rotator.toml"]
+    text = only(objects, "ConfigMap", "rotator-config")["data"]["rotator.toml"]
     path = directory / "rotator.toml"
     path.write_text(text)
     loaded = load(path, None, {})

@@ -1,4 +1,4 @@
-{{/* What all pods of the release have in common. */}}
+{{/* What all pods of the release have in common; for sidecars in the pods of others see _sidecar.tpl. */}}
 {{- define "rotator.pod" -}}
 serviceAccountName: {{ include "rotator.name" . }}
 automountServiceAccountToken: true
@@ -19,11 +19,14 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{/* What all containers of ours have in common. */}}
-{{- define "rotator.container" -}}
+{{- define "rotator.program" -}}
 image: {{ include "rotator.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 resources: {{- toYaml .Values.resources | nindent 2 }}
+{{- end -}}
+
+{{- define "rotator.container" -}}
+{{ include "rotator.program" . }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
@@ -38,7 +41,7 @@ volumeMounts:
   projected: # in one directory, whole: a new client secret is noticed without a restart
     defaultMode: 0440
     sources:
-      - configMap: {name: {{ include "rotator.name" . }}}
+      - configMap: {name: {{ include "rotator.name" . }}-config}
       {{- range .Values.secrets }}
       - secret: {name: {{ . }}}
       {{- end }}
