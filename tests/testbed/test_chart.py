@@ -11,6 +11,8 @@ import yaml
 
 from deploy.helm.written import files
 from rotator import VERSION
+from rotator.adapters.kubernetes.lookout import watches_of
+from rotator.cli import cluster
 from rotator.config import Config, load
 from tests.needs import needs
 from tests.process.rig import ROOT
@@ -162,3 +164,25 @@ def test_a_configuration_goes_through_as_it_was_written(helm: Helm, tmp_path: Pa
     assert config.credentials["home-1"].policy.lifetime_ratio == 0.5
     assert table["daemon"] == {"store": "kubernetes"}
     assert table["kubernetes"] == {"shards": 4, "lease": "rotator", "secret_prefix": "rotator-state-"}
+
+
+@pytest.mark.parametrize("shape", ["plain", "fleet", "full"])
+def test_the_roles_grant_what_is_used_and_nothing_else(helm: Helm, shape: str, tmp_path: Path) -> None:
+    """H11, H13: for few and many credentials, shards, other namespaces; none to create what is made beforehand."""
+    objects = helm.rendered(SHAPES[shape])
+    _, config = config_of(objects, tmp_path)
+    published = cluster._published(config, "tokens")
+    used = {tuple(right) for right in (*cluster._needed(config, "tokens", published), *watches_of(published))}
+    if SHAPES[shape].get("precreateOutputs"):
+        used -= {("create", "", "secrets", *place) for place in published}
+    granted = {
+        (verb, group, resource, role["metadata"]["namespace"], name)
+        for role in objects
+        if role["kind"] == "Role" and role["metadata"]["name"].startswith("rotator")
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+    assert granted == used

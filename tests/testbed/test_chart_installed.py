@@ -1,7 +1,9 @@
 """The chart in a cluster: installed, upgraded, rolled back and removed by helm while rotator works with its rights."""
 
 import json
+import os
 import socket
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tests.needs import needs
 from tests.process.rig import SandboxProcess, wait_until
 from tests.secrets_scan import PREFIX as PLANTED
 from tests.secrets_scan import planted
+from tests.testbed.kubernetes.build import CLIENTS
 from tests.testbed.kubernetes.chart import CHART, Helm, Values
 from tests.testbed.kubernetes.cluster import Account, Namespace
 from tests.testbed.kubernetes.kubelet import Kubelet, Pod
@@ -57,12 +60,17 @@ class Installed:
         return pods
 
     def log_in(self, credential: str, pods: list[Pod]) -> None:
-        """Log in as the notes say: in the pod whose name the Lease has."""
+        """Log in as the notes of the release say: in the pod that they find."""
+        notes = self.helm("get", "notes", "rotator")
+        (look,) = (line for line in notes.splitlines() if line.strip().startswith("pod=$("))
+        (enter,) = (line for line in notes.splitlines() if "exec -it" in line)
+        script = f"{look}\n{enter.replace('kubectl', 'echo')}"
+        tools = f"{CLIENTS.directory()}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": tools, "KUBECONFIG": str(self.helm.kubeconfig)}
 
         def refreshing() -> Pod | None:
-            lease = self.namespace.get("leases", "rotator") or {"spec": {}}
-            holder = str(lease["spec"].get("holderIdentity") or "").rpartition("-")[0]
-            return next((pod for pod in pods if pod.name == holder), None)
+            shown = subprocess.run(("sh", "-c", script), capture_output=True, text=True, env=environment, check=False)
+            return next((pod for pod in pods if f" {pod.name} -- rotator login " in shown.stdout), None)
 
         pod = wait_until(refreshing, "somebody holds the Lease")
         answer = json.dumps(self.sandbox.issue(USER))

@@ -76,6 +76,22 @@ def test_a_release_is_what_the_base_is(helm: Helm) -> None:
         assert chart[key] == manifest
 
 
+def test_monitoring_and_readers_are_those_of_the_overlays(helm: Helm) -> None:
+    """PodMonitor, PrometheusRule, and what a service account may that follows a published Secret."""
+    values = yaml.safe_load(_VALUES)
+    values["monitoring"] = {"podMonitor": True, "prometheusRule": True}
+    values["readers"] = [{"secret": "home-token", "serviceAccounts": [{"name": "home-token-reader"}]}]
+    chart = by_kind(helm.rendered(values))
+    for name in ("podmonitor", "prometheusrule"):
+        (wanted,) = by_kind([yaml.safe_load((DIRECTORY / f"monitoring/{name}.yaml").read_text())]).values()
+        assert chart[wanted["kind"], "rotator"] == wanted
+    overlay = by_kind(rendered(DIRECTORY / "overlays/mirror"))
+    assert chart["Role", "home-token-reader"] == overlay["Role", "home-token-reader"]
+    bound = chart["RoleBinding", "home-token-reader"]
+    assert bound["subjects"][0].pop("namespace") == "tokens"
+    assert bound == overlay["RoleBinding", "home-token-reader"]
+
+
 @pytest.mark.parametrize(("template", "overlay"), [("sidecar", "sidecar-shared/deployment"), ("once", "once/job")])
 def test_a_sidecar_of_another_chart_is_that_of_the_overlay(
     helm: Helm, tmp_path: Path, template: str, overlay: str

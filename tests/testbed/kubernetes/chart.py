@@ -20,6 +20,7 @@ class Helm:
     """helm, with a home of its own, as one user of one namespace."""
 
     def __init__(self, directory: Path, namespace: str, kubeconfig: Path = Path("/dev/null")) -> None:
+        self.kubeconfig = kubeconfig
         self._directory = directory
         self._environment = {
             **os.environ, "HELM_NAMESPACE": namespace, "KUBECONFIG": str(kubeconfig), "HOME": str(directory),

@@ -59,7 +59,8 @@ label, for which the API server wants a right without names: give such a fleet a
 {{- range (include "rotator.outputs" . | fromJsonArray) -}}
 {{- $_ := set $published .namespace (append (get $published .namespace | default list) .name) -}}
 {{- end -}}
-{{- range $namespace, $names := $published -}}
+{{- range $namespace, $all := $published -}}
+{{- $names := uniq $all -}}
 {{- $verbs := $.Values.precreateOutputs | ternary (list "get" "patch") (list "get" "patch" "create") -}}
 {{- $rules := get $rights $namespace | default list -}}
 {{- if le (len $names) 8 -}}
@@ -67,7 +68,7 @@ label, for which the API server wants a right without names: give such a fleet a
 {{- else -}}
 {{- $rules = append $rules (dict "apiGroups" (list "") "resources" (list "secrets") "verbs" (list "watch")) -}}
 {{- end -}}
-{{- $rules = append $rules (dict "apiGroups" (list "") "resources" (list "secrets") "resourceNames" (uniq $names) "verbs" $verbs) -}}
+{{- $rules = append $rules (dict "apiGroups" (list "") "resources" (list "secrets") "resourceNames" $names "verbs" $verbs) -}}
 {{- $_ := set $rights $namespace $rules -}}
 {{- end -}}
 {{- $rights | toJson -}}
