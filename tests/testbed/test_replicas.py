@@ -3,8 +3,12 @@
 import base64
 import json
 from collections.abc import Generator
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from rotator.adapters.kubernetes.state_secret import secret_name
 from rotator.sandbox.sandbox import Sandbox
@@ -22,17 +26,31 @@ QUICK = """
     timeout = "2s"
 """
 PATIENT = 'total_timeout = "10s"\nread_timeout = "10s"'
+SHORT = """
+    connect_timeout = "3s"
+    read_timeout = "3s"
+    total_timeout = "3s"
+    refresh.replay_window = 0
+"""
 
 
 @contextmanager
 def released(
-    namespace: Namespace, directory: Path, replicas: int, *names: str, shards: int = 1, secret: str = ""
+    namespace: Namespace,
+    directory: Path,
+    replicas: int,
+    *names: str,
+    shards: int = 1,
+    secret: str = "",
+    lifetime: float = 3600.0,
+    defaults: str = PATIENT,
 ) -> Generator[tuple[Release, Sandbox]]:
     """Run replicas of a release, everybody logged in."""
-    sandbox = Sandbox(switches=Switches(client_secret="", token_prefix=PLANTED), users={"*": "none"})
+    switches = Switches(client_secret="", token_prefix=PLANTED, access_lifetime=lifetime)
+    sandbox = Sandbox(switches=switches, users={"*": "none"})
     with SandboxServer(sandbox) as server:
         release = Release(
-            directory, namespace, server.url, names, kubernetes=QUICK, defaults=PATIENT, shards=shards,
+            directory, namespace, server.url, names, kubernetes=QUICK, defaults=defaults, shards=shards,
             metrics='listen = "127.0.0.1:0"', secret=secret,
         )  # fmt: skip
         with release.running(replicas):
@@ -93,6 +111,100 @@ def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -
         before = published()
         assert follower.run("rotate", "home").returncode == 0
         wait_until(lambda: published() == follower.token("home") != before, "its successor writes it")
+
+
+def test_a_secret_that_others_touch_is_restored_within_a_minute(namespace: Namespace, tmp_path: Path) -> None:
+    """H15: deleted, or edited, the Secret is back within 60 s, and the server is asked for nothing."""
+    with released(namespace, tmp_path, 1, "home", secret="home-token") as (release, sandbox):
+        replica = release.replicas[0]
+        wait_until(lambda: replica.token("home"), "the file is written")
+        token = {"token": replica.token("home")}
+        wait_until(lambda: namespace.secret("home-token") == token, "the Secret is written")
+        namespace.delete("secrets", "home-token")
+        wait_until(lambda: namespace.secret("home-token") == token, "it is made anew", 60.0)
+        namespace.edit("secrets", "home-token", {"stringData": {"token": "forged"}})
+        wait_until(lambda: namespace.secret("home-token") == token, "it is as it was", 60.0)
+        assert sandbox.books.token_requests == {}
+
+
+@pytest.mark.parametrize("mishap", ["stopped", "cut off"])
+def test_an_owner_that_comes_back_spends_nothing_and_overwrites_nothing(
+    namespace: Namespace, tmp_path: Path, mishap: str
+) -> None:
+    """C5, C14: stopped or cut off after its reservation, an owner comes back when another has refreshed long ago.
+
+    The reply to its reservation is kept back meanwhile, so whatever it does next, it does then.
+    """
+    with released(namespace, tmp_path, 2, "home", lifetime=36.0, defaults=SHORT) as (release, sandbox):
+        owner = release.owner("home")
+        other = next(one for one in release.replicas if one is not owner)
+        with ThreadPoolExecutor(1) as aside:
+            asked = _held_up_after_its_reservation(release, owner, aside)
+            granted, refreshed = sandbox.books.refresh_grants, owner.log.count('"event": "refreshed"')
+            if mishap == "stopped":
+                owner.freeze()
+                owner.proxy.open()  # the reply waits for the process to wake up
+            wait_until(lambda: other.owns("home"), "the other has taken over", 60.0)
+            wait_until(lambda: sandbox.books.refresh_grants > granted, "the other has refreshed", 60.0)
+            wait_until(lambda: _is_stored(release, other.token("home")), "and saved")
+            owner.proxy.open()
+            owner.thaw()
+            asked.result()  # a refusal, or what the other brought about
+        wait_until(lambda: owner.token("home") == other.token("home") != "", "both have the new token")
+        assert owner.log.count('"event": "refreshed"') == refreshed
+        assert not sandbox.books.refusals
+        assert sandbox.books.replays_by_user.total() == 0
+        wait_until(lambda: _generation(release) == 1 + sandbox.books.refresh_grants, "no grant was overwritten")
+
+
+def _held_up_after_its_reservation(release: Release, owner: Replica, aside: Executor) -> Future[Any]:
+    """Let an owner reserve, and keep from it that it has. On a busy machine its lease may be nearly over before."""
+    while True:
+        owner.proxy.hold()
+        asked = aside.submit(owner.ask, "/v1/rotate/home", post=True)
+        with suppress(AssertionError):
+            wait_until(lambda: _marked(release), "the reservation is made", 5.0)
+            return asked
+        owner.proxy.open()
+        asked.result()
+        wait_until(lambda: owner.owns("home") and not _marked(release), "all is as before")
+
+
+def _marked(release: Release) -> bool:
+    state = release.stored("home")
+    return state is not None and state.refresh_started_at is not None
+
+
+def _is_stored(release: Release, token: str) -> bool:
+    state = release.stored("home")
+    return state is not None and state.tokens is not None and state.tokens.access_token == token
+
+
+def _generation(release: Release) -> int:
+    state = release.stored("home")
+    return state.generation if state is not None else 0
+
+
+def test_the_lease_is_renewed_while_a_request_runs(namespace: Namespace, tmp_path: Path) -> None:
+    """C5, C6: a server that takes its time takes the lease from nobody: who has sent the token saves the answer."""
+    seen: set[str] = set()
+
+    def renewals() -> int:
+        seen.add(namespace.get("leases", LEASE)["spec"]["renewTime"])
+        return len(seen) - 1
+
+    with released(namespace, tmp_path, 2, "home") as (release, sandbox):
+        owner = release.owner("home")
+        sandbox.script(["hang"])
+        with ThreadPoolExecutor(1) as aside:
+            asked = aside.submit(owner.ask, "/v1/rotate/home", post=True)
+            wait_until(lambda: sandbox.script_left == [], "the request is under way")
+            wait_until(lambda: renewals() > 1, "the lease is renewed, and again")
+            sandbox.change()
+            asked.result()
+        assert owner.owns("home")
+        wait_until(lambda: _generation(release) == 2, "the answer is saved")
+        assert sandbox.books.replays_by_user.total() == 0
 
 
 def test_a_check_tells_exactly_which_rights_are_missing(namespace: Namespace, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy that a test can cut: the network between one replica and the API server."""
+"""A TCP proxy that a test can cut or hold up: the network between one replica and the API server."""
 
 import contextlib
 import selectors
@@ -24,6 +24,8 @@ class Proxy:
         self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._pairs: dict[socket.socket, socket.socket] = {}
+        self._servers: set[socket.socket] = set()
+        self._kept: list[tuple[socket.socket, bytes]] = []
         self._state = "open"
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
@@ -44,6 +46,10 @@ class Proxy:
     def swallow(self) -> None:
         """Let connections stand and take new ones, but pass nothing on: a cable that was pulled."""
         self._state = "hole"
+
+    def hold(self) -> None:
+        """Pass on what the client says, and keep back what it is told, until the proxy is open again."""
+        self._state = "held"
 
     def __enter__(self) -> Self:
         """Start."""
@@ -66,6 +72,8 @@ class Proxy:
             if self._state in ("cut", "mending"):
                 self._drop_all()
                 self._state = "open" if self._state == "mending" else self._state
+            if self._state == "open":
+                self._release()
             for key, _ in self._selector.select(_TICK):
                 end = key.fileobj
                 assert isinstance(end, socket.socket)
@@ -89,11 +97,20 @@ class Proxy:
                 one.settimeout(1.0)
                 self._pairs[one] = other
                 self._selector.register(one, selectors.EVENT_READ)
+            self._servers.add(server)
+
+    def _release(self) -> None:
+        kept, self._kept = self._kept, []
+        for end, data in kept:
+            with contextlib.suppress(OSError):  # it has given up
+                end.sendall(data)
 
     def _pass_on(self, end: socket.socket) -> None:
         try:
             data = end.recv(_CHUNK)
-            if data and self._state == "open":
+            if data and self._state == "held" and end in self._servers:
+                self._kept.append((self._pairs[end], data))
+            elif data and self._state in ("open", "held"):
                 self._pairs[end].sendall(data)
         except OSError:
             data = b""
@@ -104,6 +121,7 @@ class Proxy:
         for one in (end, self._pairs.get(end)):
             if one is not None and self._pairs.pop(one, None) is not None:
                 self._selector.unregister(one)
+                self._servers.discard(one)
                 one.close()
 
     def _drop_all(self) -> None:
