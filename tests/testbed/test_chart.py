@@ -166,6 +166,17 @@ def test_a_configuration_goes_through_as_it_was_written(helm: Helm, tmp_path: Pa
     assert table["kubernetes"] == {"shards": 4, "lease": "rotator", "secret_prefix": "rotator-state-"}
 
 
+def test_two_releases_in_a_namespace_do_not_meet(helm: Helm, tmp_path: Path) -> None:
+    """Objects, Lease, state Secrets and what selects the pods begin with the release's name."""
+    one, other = helm.rendered(PLAIN), helm.rendered(PLAIN, release="other")
+    names = [{(each["kind"], each["metadata"]["name"]) for each in objects} for objects in (one, other)]
+    assert names[0] & names[1] == set()
+    table = tomllib.loads(only(other, "ConfigMap", "other-rotator-config")["data"]["rotator.toml"])
+    assert table["kubernetes"] == {"lease": "other-rotator", "secret_prefix": "other-rotator-state-"}
+    selectors = [only(one, "Deployment"), only(other, "Deployment", "other-rotator")]
+    assert selectors[0]["spec"]["selector"] != selectors[1]["spec"]["selector"]
+
+
 @pytest.mark.parametrize("shape", ["plain", "fleet", "full"])
 def test_the_roles_grant_what_is_used_and_nothing_else(helm: Helm, shape: str, tmp_path: Path) -> None:
     """H11, H13: for few and many credentials, shards, other namespaces; none to create what is made beforehand."""
