@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # The faults by group: A odd answers, B rotation, C concurrency, D clock, E retries, F HTTP client, G files,
-# I systemd, J secrets in logs, K configuration, L scheduling, M metrics.
+# H Kubernetes, I systemd, J secrets in logs, K configuration, L scheduling, M metrics.
 CASES = {
     "A": "1 2 3 4 5 6 7 8 10 11 12 13 14 16 17 18 19 20 21 22 23 24 25 27 28 29 31 32 34 35 37 39 40 44 45 46",
     "B": "1 2 3 4 5 6 7 8 9 10 12 13 15 16 17 18 19 20 21 23 24 25 26 28 29 30 31 32 33",
@@ -18,6 +18,7 @@ CASES = {
     "E": "1 2 3 4 6 9 11 12 13 14 15 16 18 20 21 23 24",
     "F": "1 2 3 5 6 7 8 9 10 11 12 13 14 15 19 20",
     "G": "1 2 3 5 6 7 8 9 10 11 12 14 16 17 18 19 20",
+    "H": "1 2 3 4 5 7 9 10 11 12 13 14 15 16 17 18 19 20 21 22 24 25 26",
     "I": "1 2 3 5 6 8 9 10 11",
     "J": "2 3 5 6",
     "K": "1 2 3 4 6 7 8",

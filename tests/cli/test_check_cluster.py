@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import Place
 from tests.process.rig import wait_until
 from tests.testbed.kubernetes.cluster import Account, Namespace, Rule
@@ -124,6 +125,21 @@ def test_one_secret_in_two_spellings_is_found(rotator: Place, namespace: Namespa
     assert code == 78
     text = f"Secret {namespace.name}/web is published by home and by office: choose another name"
     assert lines == [f"fail  Kubernetes: {text}", GOOD]
+
+
+def test_tokens_too_short_for_a_mounted_secret_are_told(
+    rotator: Place, namespace: Namespace, server: SandboxServer
+) -> None:
+    """H16, H17: a Secret takes three minutes to reach a pod; a third of a shorter token's life is less than that."""
+    server.sandbox.change(access_lifetime=300)
+    configure(rotator)
+    become(rotator, namespace.account(on_secrets(*ALL)))
+    assert rotator.login().code == 0
+    assert namespace.secret("web") is not None
+    run = rotator("check")
+    assert run.code == 0
+    text = "tokens live 5 min and are renewed 100 s before their end, but readers may notice a new one 3 min late"
+    assert f"warn  credentials.home: {text}" in run.out
 
 
 def test_readers_that_never_see_a_new_token_are_told(rotator: Place, namespace: Namespace) -> None:
