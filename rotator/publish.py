@@ -30,7 +30,8 @@ class Publisher:
         """Bring one sink up to the current generation, unless somebody else just did."""
         sink = next(sink for sink in credential.plan.sinks if sink.name == sink_name)
         with credential.delivering:
-            state = credential.state
+            with credential.lock:  # not between an answer's save and its lifetime being read
+                state = credential.state
             if state is None or state.tokens is None or state.delivery(sink_name).generation >= state.generation:
                 return  # somebody else was quicker
             started = time.monotonic()

@@ -202,23 +202,22 @@ class Rotator:
         ours = isinstance(answer, Refused) or (isinstance(answer, Unavailable) and answer.reason is Reason.BAD_INPUT)
         asked_as = plan.asks_as(self._fingerprint) if ours else ""
         with credential.lock:
-            # The pair is made durable here, before a single other field of the answer is looked at.
-            current = credential.state
-            late = current.refresh_started_at != reserved.refresh_started_at
-            if not late and isinstance(answer, Granted):
-                granted = transitions.received(current, answer, plan.policy, self._clock.now())
-                self._saver.save(credential, granted, holds_new_pair=True)
-            elif not late:
-                failed = self._after_failure(credential, current, answer)
-                self._saver.save(credential, transitions.asked_as(failed, asked_as))
             # Whoever asked up to this moment has been served by this request.
             credential.asked = False
             credential.served, credential.waiters = (*credential.served, *credential.waiters), ()
-        oddities: tuple[Oddity, ...] = ()
-        if not late and isinstance(answer, Granted):
-            oddities = self._judge(credential, on_schedule=why in ("due", Reason.FUSE_BLOWN, "refresh_token_aging"))
-            if answer.form_encoded:
-                oddities = (*oddities, Oddity.FORM_ENCODED)
+            # The pair is made durable here, before a single other field of the answer is looked at.
+            current = credential.state
+            late = current.refresh_started_at != reserved.refresh_started_at
+            oddities: tuple[Oddity, ...] = ()
+            if not late and isinstance(answer, Granted):
+                granted = transitions.received(current, answer, plan.policy, self._clock.now())
+                self._saver.save(credential, granted, holds_new_pair=True)
+                oddities = self._judge(credential, on_schedule=why in ("due", Reason.FUSE_BLOWN, "refresh_token_aging"))
+                if answer.form_encoded:
+                    oddities = (*oddities, Oddity.FORM_ENCODED)
+            elif not late:
+                failed = self._after_failure(credential, current, answer)
+                self._saver.save(credential, transitions.asked_as(failed, asked_as))
         self._tell(credential, reserved, answer, seconds, oddities, late=late)
         return True
 
@@ -250,12 +249,12 @@ class Rotator:
         return replace(found, refresh_started_at=None, trouble=None, status=Status.OK)
 
     def _judge(self, credential: Credential, *, on_schedule: bool) -> tuple[Oddity, ...]:
-        with credential.lock:
-            assert credential.state is not None  # noqa: S101 - there was an answer
-            plan = credential.plan
-            credential.state, oddities = transitions.judged(
-                credential.state, plan.policy, plan.grant, plan.scope, on_schedule=on_schedule
-            )
+        """Read the saved answer's other fields. Lock held: nobody publishes a lifetime that is only assumed."""
+        assert credential.state is not None  # noqa: S101 - there was an answer
+        plan = credential.plan
+        credential.state, oddities = transitions.judged(
+            credential.state, plan.policy, plan.grant, plan.scope, on_schedule=on_schedule
+        )
         return oddities
 
     def _tell(

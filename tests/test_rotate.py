@@ -236,6 +236,23 @@ def test_a_judge_that_fails_does_not_lose_the_pair() -> None:
     assert line.sinks["file"].published[-1].access_token == planted("access-2")
 
 
+def test_nobody_publishes_a_lifetime_that_is_only_assumed() -> None:
+    """Somebody logs in just when an answer's pair is saved and its `expires_in` not read: outputs say the truth."""
+    others = list[threading.Thread]()
+
+    def somebody_publishes() -> None:
+        others.append(threading.Thread(target=lambda: line.rotator.publisher.publish_due(line.credential)))
+        others[-1].start()
+        others[-1].join(0.2)
+
+    fields = Fields({"expires_in": 60}, somebody_publishes)
+    line = at_due(Granted(planted("access-2"), planted("refresh-2"), fields))
+    line.step()
+    for thread in others:
+        thread.join(DEADLINE)
+    assert [tokens.expires_at for tokens in line.sinks["file"].published[1:]] == [AT + DUE + 60]
+
+
 # -- failures of the server ------------------------------------------------------------------------
 
 

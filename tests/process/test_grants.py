@@ -2,9 +2,12 @@
 
 import signal
 import subprocess
+import time
+from dataclasses import replace
 
 import pytest
 
+from rotator.core.state import Delivery
 from tests.process.life import Life, events, rotate, wait_for_generation
 from tests.process.rig import NAME, USERNAME, wait_until
 
@@ -101,6 +104,19 @@ def test_once_does_what_is_due_and_says_how_it_went(life: Life) -> None:
     wrong = life.run("run", "--once")
     assert wrong.returncode == 78
     assert "no_such_key" in wrong.stderr
+
+
+def test_once_is_not_taken_in_by_what_an_output_once_held(life: Life) -> None:
+    """I10: the state remembers a delivery of an older token that lives on; the output is gone, the new token over."""
+    state, later = life.put_pair(age=7200), time.time() + 3600
+    output = str(life.output("{name}"))  # as the configuration calls it
+    life.put_state(replace(state, deliveries={output: Delivery(0, later - 7200, expires_at=later)}))
+    life.server.sandbox.change(fault="503")
+    assert life.run("run", "--once").returncode == 75
+    assert not life.output().exists()
+    life.put_pair(age=0, lifetime=7200)
+    life.output().mkdir()  # nothing can be written there, whoever one is
+    assert life.run("run", "--once").returncode == 75
 
 
 def test_an_init_container_leaves_nothing_to_do_for_the_daemon(life: Life) -> None:
