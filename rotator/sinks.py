@@ -92,7 +92,8 @@ class Sinks:
                     hooks.append(SignalHook(title, hook.pid_file_for(name), hook.signal))
                 case configured.WebhookHook():
                     url = reader(self._environ, hook.url.named(name))
-                    hooks.append(WebhookHook(f"hook {number}: webhook", name, url, hook.timeout, self._clock))
+                    title = f"hook {number}: webhook"
+                    hooks.append(WebhookHook(title, name, url, hook.timeout, self._clock, self._stopping))
         return tuple(hooks)
 
     def close(self) -> None:

@@ -14,7 +14,8 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -189,9 +190,11 @@ class WebhookHook(_Hook):
         url: Callable[[], str | Problem],
         timeout: float,
         clock: Clock,
+        stopping: threading.Event | None = None,
     ) -> None:
-        """Take a reader of the URL, asked each time, and the limit in seconds for the whole call."""
+        """Take a reader of the URL, asked each time, and the limit in seconds; a stop gives it half a second."""
         super().__init__(name)
+        self._stopping = stopping or threading.Event()
         self._credential = credential
         self._url = url
         self._timeout = timeout
@@ -213,7 +216,7 @@ class WebhookHook(_Hook):
             host = parts.hostname or host
             status = self._post(parts.scheme, parts.hostname or "", parts.port, _target(url), body)
         except TimeoutError:
-            problem = f"no answer within {self._timeout:g} s"
+            problem = "rotator stops" if self._stopping.is_set() else f"no answer within {self._timeout:g} s"
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Of these only an OSError's words are sure not to repeat the URL.
             words = error.strerror if isinstance(error, OSError) else None
@@ -233,42 +236,32 @@ class WebhookHook(_Hook):
             connection = http.client.HTTPSConnection(host, port, timeout=self._timeout, context=context)
         else:
             connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
-        started_at = time.monotonic()
-        with contextlib.closing(connection):
-            connection.connect()
-            remaining = max(0.0, self._timeout - (time.monotonic() - started_at))
-            status = 0
-            with _cut_after(remaining, connection.sock) as cut:
-                try:
-                    headers = {"Content-Type": "application/json", "Connection": "close"}
-                    connection.request("POST", target, json.dumps(body), headers)
-                    status = connection.getresponse().status
-                except (OSError, http.client.HTTPException):
-                    if not cut.is_set():
-                        raise
-            if cut.is_set():
+        answer: Future[int] = Future()
+
+        def post() -> None:
+            try:
+                headers = {"Content-Type": "application/json", "Connection": "close"}
+                connection.request("POST", target, json.dumps(body), headers)
+                answer.set_result(connection.getresponse().status)
+            except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for the answer
+                answer.set_exception(error)
+            finally:
+                connection.close()
+
+        # A thread, as nothing else ends a name that is looked up, or an answer that comes byte by byte.
+        threading.Thread(target=post, name="webhook", daemon=True).start()
+        deadline, stopping = time.monotonic() + self._timeout, self._stopping
+        while not wait([answer], min(max(0.0, deadline - time.monotonic()), _LOOK_SECONDS)).done:
+            if stopping.is_set():
+                deadline = min(deadline, time.monotonic() + _STOP_SECONDS)
+                stopping = threading.Event()  # seen
+            if time.monotonic() >= deadline:
+                sock = connection.sock
+                if sock is not None:
+                    with contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
                 raise TimeoutError
-            return status
-
-
-@contextlib.contextmanager
-def _cut_after(seconds: float, sock: socket.socket) -> Iterator[threading.Event]:
-    """Cut a connection whose peer sends a byte now and then: socket timeouts never end that."""
-    cut = threading.Event()
-
-    def shut() -> None:
-        cut.set()
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, shut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield cut
-    finally:
-        timer.cancel()
-        timer.join()
+        return answer.result()
 
 
 def _target(url: str) -> str:

@@ -340,7 +340,11 @@ class HookTable(Table):
     webhook: Secret | None = Field(
         None, description="URL that gets a POST without the token.", examples=["https://example.com/hook"]
     )
-    timeout: PositiveDuration = Field(30.0, description="The hook has failed if it takes longer.")
+    timeout: PositiveDuration = Field(
+        30.0,
+        description="The hook has failed if it takes longer. A stop waits for none: what it cuts short is run again "
+        "at the next start.",
+    )
 
 
 class CredentialTable(Table):

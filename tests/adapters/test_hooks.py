@@ -199,9 +199,9 @@ def test_a_stop_does_not_wait_for_a_command() -> None:
     assert "rotator stops" in failure(hook.publish(token_set(1)))
 
 
-def webhook(url: str | Problem, timeout: float = 30.0) -> WebhookHook:
+def webhook(url: str | Problem, timeout: float = 30.0, stopping: threading.Event | None = None) -> WebhookHook:
     """Return a hook that posts to a URL."""
-    return WebhookHook("hook", "solar", lambda: url, timeout, FixedClock(offset=-5.0))
+    return WebhookHook("hook", "solar", lambda: url, timeout, FixedClock(offset=-5.0), stopping)
 
 
 def test_a_webhook_posts_what_is_new_without_the_token(listener: Listener) -> None:
@@ -270,3 +270,12 @@ def test_a_dripping_answer_ends_at_the_time_limit() -> None:
         text = failure(webhook(f"http://127.0.0.1:{port}/", 0.5).publish(token_set(1)))
         assert "no answer within 0.5 s" in text
         assert time.monotonic() - started_at < 30
+
+
+def test_a_stop_does_not_wait_for_a_webhook() -> None:
+    """E16: whoever was to be told takes his time; soon after rotator begins to stop the call is cut short."""
+    stopping = threading.Event()
+    stopping.set()
+    with dripping() as port:
+        text = failure(webhook(f"http://127.0.0.1:{port}/", 900.0, stopping).publish(token_set(1)))
+    assert text == "webhook at 127.0.0.1 failed: rotator stops"
