@@ -150,15 +150,19 @@ _CURES: Final = {
 }
 
 
-def problem_of(error: OSError, path: str | Path, doing: str) -> Problem:
-    """Say in one line what failed on which path, under which errno, and what to do (case B26)."""
+def problem_of(error: OSError, path: str | Path, doing: str, *, itself: bool = False) -> Problem:
+    """Say in one line what failed on which path, under which errno, and what to do (case B26).
+
+    With `itself` it takes a right on what is there, e.g. to read it; else one on its directory, as replacing it does.
+    """
     number = error.errno or 0
     reason = _REASONS.get(number, Reason.IO_ERROR)
     directory = shlex.quote(str(Path(path).parent))
     if reason is Reason.MISSING_DIRECTORY:
         cure = f"make the directory: mkdir -p {directory}"
     elif reason is Reason.PERMISSION:
-        cure = f"let user id {os.geteuid()} do that in {directory} (ls -ld {directory})"
+        there = f"to {shlex.quote(str(path))}" if itself and os.path.lexists(path) else f"in {directory}"
+        cure = f"let user id {os.geteuid()} do that {there} (ls -ld {there.partition(' ')[2]})"
     else:
         cure = _CURES.get(number) or _CURES[reason]
     name = errno.errorcode.get(number, "unknown error")

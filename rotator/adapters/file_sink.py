@@ -197,7 +197,7 @@ class FileSink:
             os.close(fd)
 
     def _problem(self, error: OSError) -> Problem:
-        problem = atomic.problem_of(error, self._path, "write")
+        problem = atomic.problem_of(error, self._path, "write", itself=self._in_place)
         if error.errno in _REPLACE_FAILED:
             text = f"{problem.text}, or set in_place = true for this output"
             return Problem(Reason.BUSY_TARGET, text)

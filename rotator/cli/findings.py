@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,9 @@ def _state(config: Config, running: Any) -> Iterator[Finding]:
     if not directory.exists() and os.access(directory.parent, os.W_OK | os.X_OK):
         yield Finding(OK, f"state directory: {directory} will be made at the first start")
         return
+    if (unmade := _unmade("state directory", directory, "/var/lib", "StateDirectory")) is not None:
+        yield unmade
+        return
     store = FileStore.open(directory, config.daemon.spill_directory)
     if isinstance(store, Problem):
         yield Finding(FAIL, f"state directory: {store.text}")
@@ -101,6 +105,14 @@ def _cluster(config: Config) -> Iterator[Finding]:
         yield Finding(FAIL, f"Kubernetes: install the extra token-rotator[kubernetes]: {error}")
         return
     yield from (Finding(level, f"Kubernetes: {text}") for level, text in cluster.findings(config, os.environ))
+
+
+def _unmade(what: str, directory: Path, parent: str, setting: str) -> Finding | None:
+    """Look at a directory that the systemd unit makes: before its first start, or after a boot, it is not there."""
+    if str(directory.parent) != parent or directory.exists():
+        return None
+    made = f"a start of the systemd service makes it ({setting}=); without one: mkdir {shlex.quote(str(directory))}"
+    return Finding(WARN, f"{what}: {directory} is not there yet: {made}")
 
 
 def _secrets(config: Config) -> Iterator[Finding]:
@@ -149,6 +161,9 @@ def _outputs(config: Config) -> Iterator[Finding]:
             follows = output.symlink == "follow"
             directories.setdefault(Path(os.path.realpath(path) if follows else path).parent, name)
     for directory, name in directories.items():
+        if (unmade := _unmade("outputs", directory, "/run", "RuntimeDirectory")) is not None:
+            yield unmade
+            continue
         probe_file = directory / f"{atomic.PREFIX}check-{os.getpid()}"
         try:
             atomic.write(probe_file, b"probe", mode=0o600, durable=False, lenient=True)

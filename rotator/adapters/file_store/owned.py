@@ -62,7 +62,7 @@ class OwnedDirectory:
                 return lock_fd
         except OSError as error:
             os.close(fd)
-            return atomic.problem_of(error, path, "lock")
+            return atomic.problem_of(error, path / _LOCK, "lock", itself=True)
         owned = cls(path, fd, lock_fd)
         problem = owned._probe()
         if problem and problem.reason is not Reason.NO_SPACE:
@@ -167,7 +167,7 @@ def _make(path: Path) -> None:
 
 
 def _unopened(error: OSError, path: Path) -> Problem:
-    problem = atomic.problem_of(error, path, "open the state directory")
+    problem = atomic.problem_of(error, path, "open the state directory", itself=True)
     if path.is_file():
         text = f"{atomic.shown(path)} is a file: mount or name the directory that is to hold states"
         return Problem(Reason.BUSY_TARGET, text)

@@ -211,7 +211,7 @@ class FileStore:
         except FileNotFoundError:
             return self._missing(directory, path, name)
         except OSError as error:
-            return atomic.problem_of(error, path, "read the state in")
+            return atomic.problem_of(error, path, "read the state in", itself=True)
         try:
             return Loaded(document.decode(raw))
         except NewerFormatError as error:

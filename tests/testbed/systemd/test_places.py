@@ -68,9 +68,35 @@ def test_a_state_file_of_somebody_else_is_told_with_the_cure_and_kept(installed:
     installed.machine.run("chown", "root:", f"{STATE}/home.json")
     installed.start()
     installed.wait_until(lambda: "cannot read the state" in installed.log(), "it is told")
+    assert f"do that to {STATE}/home.json (ls -ld {STATE}/home.json)" in installed.log()
     assert installed.shown()["standing"] == "state_unreadable"
     installed.machine.run("chown", "rotator:", f"{STATE}/home.json")
     assert installed.rotate()["generation"] == 2
+
+
+def test_a_lock_file_of_somebody_else_is_named(installed: Installed) -> None:
+    """Root has made the lock file: no restart heals that, so there is none, and the journal names the file."""
+    installed.start()
+    installed.machine.run("systemctl", "stop", UNIT)
+    installed.machine.run("chown", "root:", f"{STATE}/.lock")
+    assert installed.machine.run("systemctl", "start", UNIT, check=False).returncode != 0
+    assert installed.machine.show(UNIT, "ExecMainStatus", "NRestarts") == {"ExecMainStatus": "77", "NRestarts": "0"}
+    assert f"do that to {STATE}/.lock (ls -ld {STATE}/.lock)" in installed.log()
+    installed.machine.run("chown", "rotator:", f"{STATE}/.lock")
+    installed.start()
+
+
+def test_a_check_before_the_first_start_says_what_that_will_make(installed: Installed) -> None:
+    """Neither state nor runtime directory is there, and that is no fault; after the start nothing is doubted."""
+    installed.configure(secret=f'command = ["/bin/echo", "{CLIENT_SECRET}"]')
+    check = ("rotator", "check")
+    before = installed.machine.run(*check, user="rotator").stdout
+    assert f"warn  state directory: {STATE} is not there yet: a start of the systemd service makes it" in before
+    assert "warn  outputs: /run/rotator is not there yet: a start of the systemd service makes it" in before
+    installed.start()
+    after = installed.machine.run(*check, user="rotator").stdout
+    assert "warn" not in after.replace("warn  clock:", "")
+    assert "outputs: /run/rotator can be written" in after
 
 
 def test_what_root_does_without_the_daemon_stays_the_daemons(installed: Installed) -> None:
