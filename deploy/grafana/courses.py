@@ -8,6 +8,7 @@ from grafana_foundation_sdk.models import common
 
 from deploy.grafana.panels import durations, lines, listing, timeline
 from deploy.grafana.parts import (
+    A_MINUTE,
     BLUE,
     BY_THRESHOLD,
     COLOURED,
@@ -27,6 +28,7 @@ from deploy.grafana.parts import (
     json_of,
     query,
     rows,
+    stepped,
     texts,
     thresholds,
 )
@@ -40,11 +42,11 @@ REFRESH_FAILURES: Final = 0.01
 WITHOUT_TOKEN: Final = 0.001
 _FRACTIONS: Final = {"0.0": "the first", "0.01": "1 %", "0.1": "10 %", "0.5": "half"}
 _AGES: Final = (
-    ("A", None, 1 / 3, "first third"),
-    ("B", 1 / 3, 2 / 3, "second third"),
-    ("C", 2 / 3, 0.9, "last third"),
-    ("D", 0.9, 1, "nearly over"),
-    ("E", 1, None, "over"),
+    ("A", None, 1 / 3, "first third", GREEN),
+    ("B", 1 / 3, 2 / 3, "second third", GREEN),
+    ("C", 2 / 3, 0.9, "last third", YELLOW),
+    ("D", 0.9, 1, "nearly over", ORANGE),
+    ("E", 1, None, "over", RED),
 )
 
 
@@ -67,7 +69,7 @@ def courses() -> list[Panel]:
                 f"60 * sum by (outcome) (rate(rotator_refresh_attempts_total{{{WHERE}}}[$__rate_interval]))",
                 "{{outcome}}",
             ),
-            unit="cpm",
+            unit=A_MINUTE,
             stacked=True,
             colors=OUTCOMES,
         ),
@@ -78,7 +80,7 @@ def courses() -> list[Panel]:
                 f"60 * sum by (operation, reason) (rate(rotator_failures_total{{{WHERE}}}[$__rate_interval])) > 0",
                 "{{operation}}: {{reason}}",
             ),
-            unit="cpm",
+            unit=A_MINUTE,
             bars=True,
             stacked=True,
             steps=((None, GREEN), (1, ORANGE)),
@@ -108,34 +110,39 @@ def ages() -> list[Panel]:
     age = (
         f"(rotator_access_token_age_seconds{{{WHERE}}} / on ({EACH}) rotator_access_token_lifetime_seconds{{{WHERE}}})"
     )
+    bars = (
+        bargauge.Panel()
+        .title("Age of access tokens")
+        .description(
+            "How many access tokens are in which part of their life. A token is refreshed at two thirds unless "
+            "configured otherwise, so the lower three are empty while all is well."
+        )
+        .datasource(SOURCE)
+        .unit("short")
+        .decimals(0)
+        .min(0)
+        .thresholds(thresholds(((None, GREEN),)))
+        .color_scheme(BY_THRESHOLD)
+        .no_value("no data")
+        .height(8)
+        .span(8)
+        .orientation(common.VizOrientation.HORIZONTAL)
+        .display_mode(common.BarGaugeDisplayMode.BASIC)
+        .reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"]))
+        .targets([instant(_count(age, low, high), legend, ref=ref) for ref, low, high, legend, _ in _AGES])
+    )
+    for *_, legend, color in _AGES:
+        bars.override_by_name(legend, stepped(((None, GREEN), (1, color))))
     return [
-        (
-            bargauge.Panel()
-            .title("Age of access tokens")
-            .description(
-                "How many access tokens are in which part of their life. A token is refreshed at two thirds unless "
-                "configured otherwise, so the lower three are empty while all is well."
-            )
-            .datasource(SOURCE)
-            .unit("short")
-            .decimals(0)
-            .min(0)
-            .thresholds(thresholds(((None, GREEN),)))
-            .color_scheme(BY_THRESHOLD)
-            .no_value("no data")
-            .height(8)
-            .span(8)
-            .orientation(common.VizOrientation.HORIZONTAL)
-            .display_mode(common.BarGaugeDisplayMode.BASIC)
-            .reduce_options(looks.ReduceDataOptions().calcs(["lastNotNull"]))
-            .targets([instant(_count(age, low, high), legend, ref=ref) for ref, low, high, legend in _AGES])
-        ),
+        bars,
         *(
             lines(
                 f"Time left of {words}s",
                 f"In how long the first {words} ends, and the first percent, tenth and half of them.",
-                query(f"min by (fraction) (rotator_fleet_{name}_remaining_seconds{{{WHERE}}})", "{{fraction}}"),
-                unit="s",
+                query(
+                    f"min by (fraction) (rotator_fleet_{name}_remaining_seconds{{{WHERE}}}) / {seconds}", "{{fraction}}"
+                ),
+                unit=f"suffix: {unit}",
                 span=8,
                 steps=steps,
                 shows_steps=True,
@@ -143,9 +150,9 @@ def ages() -> list[Panel]:
                 names=_FRACTIONS,
                 none="not known",
             )
-            for name, words, steps in (
-                ("access_token", "access token", ((None, GREEN),)),
-                ("refresh_token", "refresh token", ((None, RED), (2 * _DAY, ORANGE), (7 * _DAY, GREEN))),
+            for name, words, seconds, unit, steps in (
+                ("access_token", "access token", 60, "min", ((None, GREEN),)),
+                ("refresh_token", "refresh token", _DAY, "d", ((None, RED), (2, ORANGE), (7, GREEN))),
             )
         ),
     ]
@@ -165,7 +172,7 @@ def outputs() -> list[Panel]:
             "Outputs brought up to date",
             "Attempts to write outputs and run hooks, each minute.",
             query(f"60 * sum by (outcome) (rate(rotator_publishes_total{{{WHERE}}}[$__rate_interval]))", "{{outcome}}"),
-            unit="cpm",
+            unit=A_MINUTE,
             stacked=True,
             colors={"success": GREEN, "failure": RED},
         ),

@@ -7,6 +7,7 @@ from grafana_foundation_sdk.models import common
 from deploy.grafana import frame
 from deploy.grafana.panels import durations, figure, lines, listing, timeline
 from deploy.grafana.parts import (
+    A_MINUTE,
     COLOURED,
     CREDENTIAL,
     FROM_NOW,
@@ -104,13 +105,7 @@ def _figures() -> list[Any]:
             unit="s",
             steps=((None, ORANGE), (-60, GREEN)),
             decimals=0,
-            none="none planned",
-        ),
-        figure(
-            "Failures in a row",
-            "Token requests that failed since the last one that was granted.",
-            instant(f"max(rotator_consecutive_failures{{{_ONE}}})"),
-            steps=((None, GREEN), (1, YELLOW), (5, RED)),
+            none="none known",
         ),
         figure(
             "Last failure",
@@ -119,6 +114,14 @@ def _figures() -> list[Any]:
             steps=((None, ORANGE),),
             none="none",
         ).text_mode(common.BigValueTextMode.NAME),
+        figure(
+            "Outputs failing",
+            "Its outputs and hooks whose last attempt failed; the table below names them.",
+            instant(
+                f"count(rotator_output_consecutive_failures{{{_ONE}}} > 0) or 0 * max(rotator_generation{{{_ONE}}})"
+            ),
+            steps=ZERO_IS_GOOD,
+        ),
         figure(
             "Generation",
             "How often the token set was replaced since the first login.",
@@ -149,7 +152,7 @@ def _sawtooth() -> Any:
             ref="B",
         ),
         query(f"{lifetime} / 60", "lifetime", ref="C"),
-        unit="suffix:min",
+        unit="suffix: min",
         span=24,
         height=9,
         colors={"age": GREEN, "next request": ORANGE, "lifetime": RED},
@@ -176,7 +179,7 @@ def _attempts() -> list[Any]:
                 f"60 * sum by (outcome) (rate(rotator_refresh_attempts_total{{{_ONE}}}[$__rate_interval]))",
                 "{{outcome}}",
             ),
-            unit="cpm",
+            unit=A_MINUTE,
             bars=True,
             stacked=True,
             colors=OUTCOMES,
@@ -231,14 +234,15 @@ def _outputs() -> list[Any]:
                         "mappings": json_of(texts({"1": ("yes", GREEN), "0": ("no", RED)})),
                         **COLOURED,
                         "custom.width": 150,
+                        "custom.align": "left",
                     },
                 ),
-                ("Failures in a row", {"custom.width": 150}),
+                ("Failures in a row", {"custom.width": 150, "custom.align": "left"}),
                 ("Written", FROM_NOW),
                 ("Its token ends", FROM_NOW),
             ],
             sort="Output",
-            none="It has no outputs.",
+            none="No output of it is known.",
         ),
         lines(
             "Outputs brought up to date",
@@ -247,7 +251,7 @@ def _outputs() -> list[Any]:
                 f"60 * sum by (outcome) (rate(rotator_publishes_total{{{_ONE}}}[$__rate_interval]))",
                 "{{outcome}}",
             ),
-            unit="cpm",
+            unit=A_MINUTE,
             bars=True,
             stacked=True,
             colors={"success": GREEN, "failure": RED},

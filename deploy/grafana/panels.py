@@ -94,10 +94,10 @@ def lines(
         .no_value(none)
         .height(height)
         .span(span)
-        .line_width(0 if bars else 2)
+        .line_width(0 if bars or stacked else 2)  # of a stacked course without height, the line would still show
         .fill_opacity(80 if bars else 70 if stacked else 0)
         .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
-        .show_points(common.VisibilityMode.AUTO)
+        .show_points(common.VisibilityMode.NEVER if stacked else common.VisibilityMode.AUTO)
         .point_size(4)
         .tooltip(looks.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING))
         .legend(
@@ -108,7 +108,9 @@ def lines(
             .calcs([])
         )
     )
-    if not below_zero:
+    if below_zero:
+        panel.axis_soft_min(0)
+    else:
         panel.min(0)
     if decimals is not None:
         panel.decimals(decimals).axis_soft_max(1)

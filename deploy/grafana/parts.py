@@ -43,6 +43,9 @@ STATES: Final[Mapping[str, str]] = {
 """Green runs by itself, yellow to orange may need somebody, red does."""
 OUTCOMES: Final = {"granted": GREEN, "refused": RED, "unavailable": YELLOW, "ambiguous": PURPLE, "late": BLUE}
 
+A_MINUTE: Final = "suffix: /min"
+"""The unit of rates."""
+
 Steps = Sequence[tuple[float | None, str]]
 ZERO_IS_GOOD: Final[Steps] = ((None, GREEN), (1, RED))
 ZERO_IS_BEST: Final[Steps] = ((None, GREEN), (1, ORANGE))
@@ -71,6 +74,11 @@ BY_THRESHOLD: Final = build.FieldColor().mode(FieldColorModeId.THRESHOLDS)
 def thresholds(steps: Steps) -> build.ThresholdsConfig:
     """Colour values from a bound upward; the first has none."""
     return build.ThresholdsConfig().steps([dashboard.Threshold(value, color) for value, color in steps])
+
+
+def stepped(steps: Steps) -> list[dashboard.DynamicConfigValue]:
+    """Colour one series by bounds of its own."""
+    return [dashboard.DynamicConfigValue(id_val="thresholds", value=thresholds(steps).build().to_json())]
 
 
 def texts(words: Mapping[str, tuple[str, str | None]]) -> list[dashboard.ValueMapping]:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from tests.process.rig import CLIENT_SECRET, DaemonProcess, wait_until
 from tests.secrets_scan import planted
 from tests.testbed.prometheus.pods import FOLLOWER, LEADER, Pods, run_pods
 from tests.testbed.prometheus.server import SCRAPE_SECONDS, Prometheus, Target, run_prometheus
-from tests.testbed.prometheus.town import FIRST, LATER, Town, new_town
+from tests.testbed.prometheus.town import EVERYBODY, FIRST, LATER, Town, new_town
 
 RULES: Final = Path(__file__).parents[3] / "deploy" / "prometheus" / "rules.yaml"
 MACHINE: Final = {"job": "rotator", "instance": "vm-1"}
@@ -25,7 +25,7 @@ PODS: Final = {"job": "iot/rotator", "namespace": "iot"}
 """The labels of a scrape of a machine, and those that a scrape of pods has beside pod and instance."""
 
 
-LASTING: Final = {"RotatorAvailabilityBudgetBurning", "RotatorRefreshBudgetBurning"}
+LASTING: Final = {"RotatorAvailabilityBudgetBurning", "RotatorRefreshBudgetBurning", "RotatorRotationMissing"}
 Wanted = Mapping[str, set[str] | None]
 """Alerts, and the credentials that each is about; None: whichever."""
 TROUBLE: Final[Wanted] = {
@@ -62,11 +62,14 @@ class Stage:
     pods: Pods
     began_at: float
     daemon: DaemonProcess
+    fired: set[str] = field(default_factory=set)
+    """The names of all alerts that were seen to fire so far."""
 
     def firing(self) -> dict[str, set[str]]:
         """Return the alerts that fire about the machine: of each, the credentials; empty if it names none."""
         found: dict[str, set[str]] = {}
         for labels in self.prometheus.alerts():
+            self.fired.add(labels["alertname"])
             if labels.get("job") == MACHINE["job"]:
                 found.setdefault(labels["alertname"], set()).update(filter(None, [labels.get("credential")]))
         return found
@@ -150,9 +153,13 @@ def mended(stage: Stage) -> None:
 
 
 def full_disk(stage: Stage) -> None:
-    """The disk is full, and nothing is refreshed; then it fills up while a new pair is on its way."""
+    """The disk is full, and nothing is refreshed, however late; then it fills up while a new pair is on its way."""
     stage.town.fill_disk()
-    stage.wait({"RotatorSaveFailing": set(), "RotatorAccessTokenExpired": None}, others=True)
+    stage.town.configure(EVERYBODY, is_fused=False)
+    stage.reload("success")
+    stage.wait(
+        {"RotatorSaveFailing": set(), "RotatorAccessTokenExpired": None, "RotatorRefreshOverdue": set()}, others=True
+    )
     stage.town.switch("home", latency_seconds=30.0)
     stage.town.make_room()
     stage.daemon.wait_until(lambda: stage.daemon.shown("home")["refreshing"], "a request")
@@ -169,7 +176,7 @@ def room_again(stage: Stage) -> None:
 
 def bad_configuration(stage: Stage) -> None:
     """A new configuration is refused, and no pod holds the Lease."""
-    stage.town.configure((*FIRST, *LATER), is_fused=False, is_broken=True)
+    stage.town.configure(EVERYBODY, is_fused=False, is_broken=True)
     stage.pods.led = False
     stage.reload("failure")
     stage.wait({**CLOCK, "RotatorConfigReloadFailed": set()})
@@ -178,11 +185,29 @@ def bad_configuration(stage: Stage) -> None:
 
 def good_configuration(stage: Stage) -> None:
     """The configuration is put right, and a pod holds the Lease again."""
-    stage.town.configure((*FIRST, *LATER), is_fused=False)
+    stage.town.configure(EVERYBODY, is_fused=False)
     stage.pods.led = True
     stage.reload("success")
     stage.wait(CLOCK)
     wait_until(lambda: "RotatorNoLeader" not in {alert["alertname"] for alert in stage.prometheus.alerts()}, "a leader")
+
+
+def shaky_servers(stage: Stage) -> None:
+    """Each server fails once, and one has stopped replacing refresh tokens."""
+    for server in stage.town.servers.values():
+        server.sandbox.script(["503"])
+    stage.town.switch("home", rotation=False)
+    stage.wait({"RotatorRefreshBudgetBurning": set(), "RotatorRotationMissing": set()}, others=True)
+    stage.town.switch("home", rotation=True)
+    left = [server.sandbox for name, server in stage.town.servers.items() if name not in {"fast", "eager"}]
+    stage.daemon.wait_until(
+        lambda: (
+            not any(sandbox.script_left for sandbox in left)
+            and all(shown["reason"] is None for shown in stage.daemon.get("/v1/status")["credentials"])
+        ),
+        "the failures are over",
+    )
+    stage.wait(CLOCK)
 
 
 def gone(stage: Stage) -> None:
@@ -197,7 +222,8 @@ def back(stage: Stage) -> None:
 
 
 SCENES: Final[tuple[Scene, ...]] = (
-    well, trouble, mended, full_disk, room_again, bad_configuration, good_configuration, gone,
+    well, trouble, mended, full_disk, room_again, bad_configuration, good_configuration,
+    shaky_servers, gone,
 )  # fmt: skip
 """All that one daemon lives through; `back` is played by its successor."""
 

@@ -27,6 +27,9 @@ FIRST: Final = ("home", "outage", "lost", "refused", "revoked", "blocked")
 """Credentials that are well at the beginning."""
 LATER: Final = ("aged", "old", "fast", "new", "damaged", "eager")
 """Credentials that are configured later, and are in trouble from then on."""
+LAST: Final = ("late",)
+"""One whose refresh has been due for an hour when it is configured at last."""
+EVERYBODY: Final = (*FIRST, *LATER, *LAST)
 _DAYS_LEFT: Final = {"aged": 5.0, "old": 1.0, "fast": 29.0, "eager": 29.0}
 """Of refresh tokens that live for 30 days; the access tokens of these credentials outlive any test."""
 _CALLS: Final = 1000
@@ -54,7 +57,10 @@ class Town:
 
     def configure(self, names: Iterable[str], *, is_fused: bool = True, is_broken: bool = False) -> None:
         """Write the configuration of some credentials; a broken one names a key that there is not."""
-        own = {"blocked": f'outputs = [{{ path = "{self.rig.directory}/out/blocked/token" }}]'}
+        own = {
+            "blocked": f'outputs = [{{ path = "{self.rig.directory}/out/blocked/token" }}]',
+            "home": 'refresh = { rotation = "required" }',
+        }
         if not is_fused:
             own["eager"] = f"refresh = {{ max_calls_per_hour = {2 * _CALLS} }}"
         tables = [
@@ -83,7 +89,7 @@ class Town:
             saved_at = now + 3600 if name == "fast" else now
             self.rig.put_state(replace(state, last_attempt_at=now, last_success_at=now, saved_at=saved_at), name)
         elif name != "new":
-            self.rig.put_pair(age=0.0, lifetime=LIFETIME, name=name)
+            self.rig.put_pair(age=3600.0 if name in LAST else 0.0, lifetime=LIFETIME, name=name)
 
     # -- the disk ----------------------------------------------------------------------------------
 
@@ -148,7 +154,7 @@ def new_town(directory: Path) -> Generator[Town]:
     """Run the sandboxes until the end of the block; the daemon is for the caller to start."""
     with ExitStack() as stack:
         servers = {}
-        for name in (*FIRST, *LATER):
+        for name in EVERYBODY:
             switches = Switches(client_secret=CLIENT_SECRET, access_lifetime=LIFETIME)
             sandbox = Sandbox(switches=switches, users={USERNAME: PASSWORD})
             servers[name] = stack.enter_context(SandboxServer(sandbox))
