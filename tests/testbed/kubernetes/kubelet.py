@@ -6,146 +6,25 @@ tests, and what they mount must lie below /etc or /run. A Service is a name that
 """
 
 import http.client
-import os
-import re
-import shlex
-import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tests.process.rig import PATIENCE, ROOT, wait_until
+from tests.process.rig import PATIENCE, wait_until
 from tests.secrets_scan import assert_no_secrets
 from tests.testbed.kubernetes.cluster import Account, Namespace
+from tests.testbed.kubernetes.container import API_PORT, Container
 from tests.testbed.kubernetes.network import in_network
 from tests.testbed.kubernetes.proxy import Proxy
 
-IMAGE: Final = "rotator:0.1.0"
-ROTATOR: Final = (sys.executable, "-B", "-m", "rotator.cli")
-_IDLE: Final = ("sleep", "infinity")
-_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
-_API_PORT: Final = 6443
-_ENV: Final = dict(re.findall(r"(\w+_DIRECTORY)=(\S+)", (ROOT / "Dockerfile").read_text()))
 # `sleep` stands in for the pod's pause container: it holds what the containers share.
 _PAUSE: Final = 'ip link set lo up; hostname "$1"; echo ready; exec sleep infinity'
-_CONTAINER: Final = """
-mount --make-rprivate /
-mount -t tmpfs none /run
-mkdir -p /run/.etc/upper /run/.etc/work
-mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/.etc/upper,workdir=/run/.etc/work /etc
-"""
 Resolve = Mapping[str, Callable[[], socket.socket]]
 """Services: `name:port`, and a way to connect to what is behind it."""
-
-
-class Container:
-    """One container: its process, and what it sees."""
-
-    def __init__(self, spec: Mapping[str, Any], pod: "Pod") -> None:
-        self.spec = spec
-        self.name = str(spec["name"])
-        self._pod = pod
-        self._log = pod.directory / f"{self.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> str:
-        """Return what it wrote."""
-        return self._log.read_text()
-
-    @property
-    def pid(self) -> int:
-        """Return its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start the process, unless it was, with the files in place; it need not be ready at once."""
-        if self._process is not None:
-            return
-        script = [_CONTAINER]
-        for name, address in self._pod.hosts:
-            script.append(f"echo {address} {name} >>/etc/hosts")
-        for source, target, read_only in self._mounts():
-            assert target.startswith(("/etc/", "/run/", "/var/run/")), target
-            script.append(f"mkdir -p {target}; mount --bind {source} {target}")
-            script += [f"mount -o remount,bind,ro {target}"] * read_only
-        set_up = self._pod.directory / f"{self.name}.set-up"
-        script.append(f"touch {set_up}")
-        script += ["mount -o remount,bind,ro /"] * self.spec["securityContext"]["readOnlyRootFilesystem"]
-        script.append(f"cd /; exec {shlex.join(self._command())}")
-        entered = ("nsenter", f"--target={self._pod.pause.pid}", "--net", "--uts", "--")
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                (*entered, "unshare", "--mount", "sh", "-ec", "\n".join(script)),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(),
-            )  # fmt: skip
-        wait_until(set_up.exists, f"{self.name} is set up")
-
-    def run(self, *command: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command in it, as `kubectl exec` does; `rotator` is the image's."""
-        program = ROTATOR if command[0] == "rotator" else command[:1]
-        return subprocess.run(
-            ("nsenter", f"--target={self.pid}", "--net", "--uts", "--mount", "--", *program, *command[1:]),
-            input=given, capture_output=True, text=True, env=self._environment(), timeout=PATIENCE * 2, check=False,
-        )  # fmt: skip
-
-    def probe(self, kind: str) -> bool:
-        """Carry out one of its probes, once."""
-        assert self._process is not None
-        assert self._process.poll() is None, self.log
-        probe = self.spec[kind]
-        if "exec" in probe:
-            return self.run(*probe["exec"]["command"]).returncode == 0
-        port = next(port["containerPort"] for port in self.spec["ports"] if port["name"] == probe["httpGet"]["port"])
-        try:
-            return self._pod.get(port, probe["httpGet"]["path"]) == http.HTTPStatus.OK
-        except OSError:
-            return False
-
-    def wait_for(self, kind: str) -> None:
-        """Wait until a probe of it succeeds."""
-        wait_until(lambda: self.probe(kind), f"{kind} of {self.name}")
-
-    def wait(self, seconds: float = PATIENCE) -> int:
-        """Wait for its end; return the exit code."""
-        assert self._process is not None
-        return self._process.wait(seconds)
-
-    def stop(self) -> int:
-        """End it as a kubelet does: SIGTERM, and SIGKILL when the pod's grace is over. Return the exit code."""
-        assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(self._pod.spec["terminationGracePeriodSeconds"])
-
-    def kill(self) -> None:
-        """SIGKILL it, if it runs."""
-        if self._process is not None and self._process.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
-            self._process.wait()
-
-    def _command(self) -> Sequence[str]:
-        if self.spec["image"] == IMAGE and "command" not in self.spec:
-            return (*ROTATOR, *self.spec["args"])
-        return (*self.spec.get("command", _IDLE), *self.spec.get("args", ()))
-
-    def _environment(self) -> dict[str, str]:
-        set_here = {one["name"]: one["value"] for one in self.spec.get("env", ())}
-        kubernetes = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(_API_PORT)}
-        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **_ENV, **kubernetes, **set_here}
-
-    def _mounts(self) -> list[tuple[Path, str, bool]]:
-        named = [
-            (self._pod.volume(one["name"]), str(one["mountPath"]), bool(one.get("readOnly")))
-            for one in self.spec.get("volumeMounts", ())
-        ]
-        automatic = (self._pod.account_volume(), _MOUNT, True)
-        return [*named, automatic] if self._pod.spec.get("automountServiceAccountToken", True) else named
 
 
 class Pod:
@@ -273,7 +152,7 @@ class Kubelet:
     def __init__(self, namespace: Namespace, directory: Path, services: Resolve) -> None:
         """Take the names that pods can resolve."""
         self._namespace = namespace
-        self._directory = directory
+        self.directory = directory
         self._services = services
         self._stack = ExitStack()
         self.pods: list[Pod] = []
@@ -285,19 +164,23 @@ class Kubelet:
             "metadata": {**template.get("metadata", {}), "generateName": f"{workload['metadata']['name']}-"},
             "spec": template["spec"],
         }
-        made = namespace.cluster.good("POST", namespace.path("pods"), body)
-        directory = self._directory / made["metadata"]["name"]
+        return self.take(namespace.cluster.good("POST", namespace.path("pods"), body))
+
+    def take(self, made: Mapping[str, Any]) -> Pod:
+        """Take over a Pod that somebody made. Nothing runs yet."""
+        directory = self.directory / made["metadata"]["name"]
         directory.mkdir(parents=True)
-        pod = Pod(made, namespace, directory)
+        pod = Pod(made, self._namespace, directory)
         self.pods.append(pod)
         self._stack.callback(pod.kill)
-        address = urlsplit(namespace.cluster.url)
+        address = urlsplit(self._namespace.cluster.url)
         api = (address.hostname, address.port)
-        self._join(pod, _API_PORT, lambda: socket.create_connection(api, timeout=1.0))
+        self._join(pod, API_PORT, lambda: socket.create_connection(api, timeout=1.0))
         for name, connect in self._services.items():
             service, port = name.split(":")
-            pod.hosts.append((service, "127.0.0.1"))
-            self._join(pod, int(port), connect)
+            if not pod.name.startswith(f"{service}-"):  # it is behind that
+                pod.hosts.append((service, "127.0.0.1"))
+                self._join(pod, int(port), connect)
         return pod
 
     def _join(self, pod: Pod, port: int, connect: Callable[[], socket.socket]) -> None:

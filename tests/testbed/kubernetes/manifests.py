@@ -10,7 +10,7 @@ import yaml
 
 from tests.process.rig import PATIENCE, ROOT
 from tests.testbed.kubernetes.build import CLIENTS
-from tests.testbed.kubernetes.cluster import Account, Namespace
+from tests.testbed.kubernetes.cluster import Account, Cluster, Namespace
 
 DIRECTORY: Final = ROOT / "deploy/kubernetes"
 RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -49,7 +49,7 @@ class Applied:
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         self.namespace = namespace
-        self._kubeconfig = _kubeconfig(namespace, directory / "admin.kubeconfig")
+        self._kubeconfig = kubeconfig(namespace.cluster, directory / "admin.kubeconfig", namespace.name)
         namespace.cluster.good(
             "PATCH", f"/api/v1/namespaces/{namespace.name}", {"metadata": {"labels": RESTRICTED}},
             content_type="application/merge-patch+json",
@@ -69,9 +69,9 @@ class Applied:
         return made
 
 
-def _kubeconfig(namespace: Namespace, path: Path) -> Path:
+def kubeconfig(cluster: Cluster, path: Path, namespace: str = "default") -> Path:
     """Write a kubeconfig for the cluster's administrator (JSON is YAML)."""
-    cluster, pki = namespace.cluster, namespace.cluster.ca_file.parent
+    pki = cluster.ca_file.parent
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -82,7 +82,7 @@ def _kubeconfig(namespace: Namespace, path: Path) -> Path:
                 "user": {"client-certificate": str(pki / "admin.crt"), "client-key": str(pki / "admin.key")},
             }
         ],
-        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "admin", "namespace": namespace.name}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "admin", "namespace": namespace}}],
         "current-context": "it",
     }
     path.write_text(json.dumps(config))
