@@ -22,9 +22,9 @@ class Helm:
     def __init__(self, directory: Path, namespace: str, kubeconfig: Path = Path("/dev/null")) -> None:
         self.kubeconfig = kubeconfig
         self._directory = directory
-        self._environment = {
-            **os.environ, "HELM_NAMESPACE": namespace, "KUBECONFIG": str(kubeconfig), "HOME": str(directory),
-        }  # fmt: skip
+        mine = {"HELM_NAMESPACE": namespace, "KUBECONFIG": str(kubeconfig), "HOME": str(directory)}
+        others = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "XDG_"))}
+        self._environment = {**others, **mine}
 
     def try_to(self, *arguments: str, values: Values | None = None) -> subprocess.CompletedProcess[str]:
         """Run helm to its end, whatever that is; with these values if some are given."""
