@@ -1,7 +1,8 @@
 """The chart in a cluster: installed, upgraded, rolled back and removed by helm while rotator works with its rights."""
 
 import json
-import os
+import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Generator
@@ -15,12 +16,13 @@ from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
 from tests.needs import needs
-from tests.process.rig import SandboxProcess, wait_until
+from tests.process.rig import PATIENCE, ROOT, SandboxProcess, wait_until
 from tests.secrets_scan import PREFIX as PLANTED
 from tests.secrets_scan import planted
 from tests.testbed.kubernetes.build import CLIENTS
 from tests.testbed.kubernetes.chart import CHART, Helm, Values
 from tests.testbed.kubernetes.cluster import Account, Namespace
+from tests.testbed.kubernetes.controllers import Controllers
 from tests.testbed.kubernetes.kubelet import Kubelet, Pod
 from tests.testbed.kubernetes.manifests import Applied
 
@@ -42,6 +44,14 @@ class Installed:
         said = self.helm("upgrade", "--install", "rotator", str(CHART), values=values)
         self.settle()
         return said
+
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Type commands, helm and kubectl among them."""
+        tools = f"{CLIENTS.directory()}:/usr/bin:/bin"
+        environment = {"PATH": tools, "KUBECONFIG": str(self.helm.kubeconfig), "HOME": str(self.helm.kubeconfig.parent)}
+        return subprocess.run(
+            ("sh", "-ec", script), capture_output=True, text=True, env=environment, timeout=PATIENCE * 4, check=False
+        )
 
     def settle(self) -> None:
         """Wait until the Role is in force."""
@@ -65,12 +75,10 @@ class Installed:
         (look,) = (line for line in notes.splitlines() if line.strip().startswith("pod=$("))
         (enter,) = (line for line in notes.splitlines() if "exec -it" in line)
         script = f"{look}\n{enter.replace('kubectl', 'echo')}"
-        tools = f"{CLIENTS.directory()}:{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": tools, "KUBECONFIG": str(self.helm.kubeconfig)}
 
         def refreshing() -> Pod | None:
-            shown = subprocess.run(("sh", "-c", script), capture_output=True, text=True, env=environment, check=False)
-            return next((pod for pod in pods if f" {pod.name} -- rotator login " in shown.stdout), None)
+            shown = self.shell(script).stdout
+            return next((pod for pod in pods if f" {pod.name} -- rotator login " in shown), None)
 
         pod = wait_until(refreshing, "somebody holds the Lease")
         answer = json.dumps(self.sandbox.issue(USER))
@@ -210,3 +218,22 @@ def test_the_test_of_a_release_says_what_is_wrong(installed: Installed) -> None:
     code, log = run()
     assert code == 78
     assert 'resourceNames: ["home-token"]' in " ".join(log.split())
+
+
+def test_the_page_leads_to_a_release_that_passes_its_own_test(installed: Installed, tmp_path: Path) -> None:
+    """The how-to's section on Helm as it stands, `helm test` included, and what it says of a second namespace."""
+    page = (ROOT / "docs/how-to/kubernetes.md").read_text()
+    (typed,) = re.findall(r"```sh\n(.*?)```", page.partition("## With Helm")[2], re.DOTALL)
+    mine = f"shop-{installed.namespace.name}"  # all tests share the cluster
+    typed = typed.replace("shop", mine).replace("sandbox-secret", planted("client-secret"))
+    shutil.copytree(CHART, tmp_path / "deploy/helm/rotator")
+    with Controllers(installed.namespace, installed.kubelet).running():
+        done = installed.shell(f"cd {tmp_path}\n{typed}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Phase:          Succeeded" in done.stdout
+        pods = [pod for pod in installed.kubelet.pods if pod.mains[0].name == "rotator"]
+        installed.log_in("work", pods)
+        shop = Namespace(installed.namespace.cluster, mine)
+        wait_until(
+            lambda: installed.accepts((shop.secret("work-token") or {}).get("token", "")), "it is published there"
+        )
