@@ -93,30 +93,31 @@ class CommandHook(_Hook):
                 return Problem(Reason.HOOK_FAILED, text)
             return Problem(Reason.HOOK_FAILED, problem.text)
         with process:
-            output = _run_to_end(process, self._timeout, self._stopping)
+            output, cut_short = _run_to_end(process, self._timeout, self._stopping)
         secrets = (tokens.access_token, tokens.refresh_token or "", tokens.id_token or "")
         last = scrub((output.decode(errors="replace").strip().splitlines() or [""])[-1], secrets)
         told = f"; its last line: {last}" if last else "; it printed nothing"
         if process.returncode == 0:
             return None
-        if process.returncode == -signals.SIGKILL:
+        if cut_short:
             why = "rotator stops" if self._stopping.is_set() else f"the time limit is {self._timeout:g} s"
             end = f"was killed ({why})"
         elif process.returncode < 0:
-            end = f"was ended by signal {-process.returncode}"
+            memory = ", as when memory runs out" if process.returncode == -signals.SIGKILL else ""
+            end = f"was ended by signal {-process.returncode}{memory}"
         else:
             end = f"failed with exit status {process.returncode}"
         return Problem(Reason.HOOK_FAILED, f"the hook {self._argv[0]} {end}{told}")
 
 
-def _run_to_end(process: subprocess.Popen[bytes], timeout: float, stopping: threading.Event) -> bytes:
-    """Wait for the process itself, not for children that keep its output open; return the tail.
+def _run_to_end(process: subprocess.Popen[bytes], timeout: float, stopping: threading.Event) -> tuple[bytes, bool]:
+    """Wait for the process itself, not for children that keep its output open; return the tail, and if we killed it.
 
     A stop does not wait for a hook (case E16): it is run again at the next start.
     """
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for
     deadline = time.monotonic() + timeout
-    output = b""
+    output, cut_short = b"", False
     pid_fd = os.pidfd_open(process.pid)
     try:
         with selectors.DefaultSelector() as selector:
@@ -136,13 +137,14 @@ def _run_to_end(process: subprocess.Popen[bytes], timeout: float, stopping: thre
                 elif pid_fd in ready:
                     break
                 if time.monotonic() >= deadline:
+                    cut_short = True
                     # Not reaped yet, so its id, and with it the group's, is still its own.
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signals.SIGKILL)
                     break
     finally:
         os.close(pid_fd)
-    return output
+    return output, cut_short
 
 
 class SignalHook(_Hook):

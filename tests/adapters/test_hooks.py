@@ -102,6 +102,12 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def test_a_command_that_somebody_else_kills_is_told() -> None:
+    """The kernel kills it because memory runs out: no time limit is blamed."""
+    text = failure(run_shell("kill -KILL $$"))
+    assert text == "the hook sh was ended by signal 9, as when memory runs out; it printed nothing"
+
+
 def test_a_background_child_does_not_hold_up_the_hook(tmp_path: Path) -> None:
     """A command that leaves a program running behind it has ended when it itself ends."""
     started_at = time.monotonic()

@@ -185,7 +185,7 @@ class Installed:
 
 
 @contextmanager
-def install(directory: Path, **switches: Any) -> Generator[Installed]:
+def install(directory: Path, *, firewall: bool = False, **switches: Any) -> Generator[Installed]:
     """Run a sandbox and a machine that is up, rotator installed, until the end of the block.
 
     Nothing secret may then be in the machine's journal.
@@ -193,7 +193,7 @@ def install(directory: Path, **switches: Any) -> Generator[Installed]:
     turned = Switches(client_secret=CLIENT_SECRET).changed(switches)
     with (
         SandboxServer(Sandbox(switches=turned, users={USERNAME: PASSWORD})) as server,
-        new_machine(directory) as machine,
+        new_machine(directory, firewall=firewall) as machine,
     ):
         installed = Installed(machine, server)
         machine.boot()

@@ -1,7 +1,8 @@
 """A machine of its own: systemd as PID 1 of a container whose root is a throw-away overlay over this machine's root.
 
 Nothing is downloaded and nothing is left behind: the mounts live in a namespace that ends with the tests' process,
-however that ends. A boot takes some 0.3 s. The network is the host's, unless one of its own, a loopback, is wanted.
+however that ends. Only what runs on a machine outlives tests that are killed; the next ones see to it. A boot takes
+some 0.3 s. The network is the host's, unless one of its own, a loopback, is wanted.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.process.rig import PATIENCE, ROOT, wait_until
+from tests.testbed.systemd.leftovers import PREFIX, free, reap
 
 # nspawn wants a memory file system for its own directory, or a reboot fails.
 _HOLD: Final = """
@@ -66,10 +68,15 @@ _numbers: Final = itertools.count(1)
 class Machine:
     """Boots, is told what to do, and dies in whatever way."""
 
-    def __init__(self, directory: Path, *, own_network: bool = False) -> None:
-        """Make the machine's disk below an empty directory; it is freed by `close`."""
-        self._network = ["--private-network"] if own_network else []
-        self._name = f"rotator-testbed-{os.getpid()}-{next(_numbers)}"
+    def __init__(self, directory: Path, *, own_network: bool = False, firewall: bool = False) -> None:
+        """Make the machine's disk below an empty directory; it is freed by `close`.
+
+        `firewall`: its systemd may load the programs that IPAddressDeny= consists of.
+        """
+        reap()
+        self._options = ["--private-network"] if own_network else []
+        self._options += ["--capability=all", "--system-call-filter=bpf"] if firewall else []
+        self._name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self._console = directory.with_suffix(".console")
         self._container: subprocess.Popen[bytes] | None = None
         self._leader = 0
@@ -124,7 +131,7 @@ class Machine:
                     "sh", "-ec", _BOOT, "sh", self._name,
                     "systemd-nspawn", "--quiet", "--directory", str(self._root), "--boot", "--register=no",
                     "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off", f"--machine={self._name}",
-                    *self._network, *_binds(),
+                    *self._options, *_binds(),
                     "systemd.unit=testbed.target",
                 ],
                 env=ENVIRONMENT | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
@@ -165,12 +172,7 @@ class Machine:
             self.cut_power()
         finally:
             self._holder.communicate()
-            for hierarchy in ("", "unified", "systemd"):
-                group = Path("/sys/fs/cgroup", hierarchy, self._name)
-                for each in sorted(group.rglob("*/"), reverse=True):
-                    each.rmdir()
-                if group.exists():
-                    group.rmdir()
+            free(self._name)
 
     # -- use ---------------------------------------------------------------------------------------
 
@@ -231,10 +233,10 @@ def _launcher() -> str:
 
 
 @contextmanager
-def new_machine(directory: Path, *, own_network: bool = False) -> Generator[Machine]:
+def new_machine(directory: Path, *, own_network: bool = False, firewall: bool = False) -> Generator[Machine]:
     """Return a machine that is switched off, until the end of the block."""
     (directory / "machine").mkdir()
-    machine = Machine(directory / "machine", own_network=own_network)
+    machine = Machine(directory / "machine", own_network=own_network, firewall=firewall)
     try:
         yield machine
     finally:

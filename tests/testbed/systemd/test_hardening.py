@@ -1,10 +1,13 @@
 """Everything that the daemon does, done under the whole hardening of its unit; and what it keeps from it."""
 
+import socket
+from pathlib import Path
+
 import pytest
 
 from tests.needs import needs
 from tests.process.rig import CLIENT_SECRET, wait_until
-from tests.testbed.systemd.installed import UNIT, Installed
+from tests.testbed.systemd.installed import UNIT, Installed, install
 
 HOOK = r"""#!/bin/sh
 # What a hook can do and what it cannot: each line that begins with "can" is one finding.
@@ -112,3 +115,39 @@ def test_what_a_configuration_needs_besides_is_a_line_in_a_drop_in(installed: In
     installed.login()
     assert installed.rotate()["generation"] == 2
     machine.run("rotator", "wait", "home")
+
+
+def test_only_the_addresses_that_are_allowed_are_reached(tmp_path: Path) -> None:
+    """IPAddressDeny= as the example has it: daemon and hooks reach the server and, unless that is allowed, nobody else.
+
+    Outputs and control socket do without a network; the token that is there stays.
+    """
+    needs("systemd-nspawn", "curl")
+    with install(tmp_path, firewall=True) as installed, socket.create_server(("127.0.0.2", 0)) as other:
+        port = other.getsockname()[1]
+        call = f"curl --silent --max-time 2 --write-out %{{num_connects}} http://127.0.0.2:{port}/"
+        script = f"{call} >/run/rotator/answer; true"
+        hooks = f'hooks = [{{ command = ["/bin/sh", "-c", "{script}"] }}]'
+        installed.configure(defaults=f'connect_timeout = "1s"\n{hooks}')
+        answer = installed.machine.root / "run/rotator/answer"
+
+        def allow(*addresses: str) -> None:
+            installed.drop_in("only", "IPAddressDeny=any", f"IPAddressAllow={' '.join(addresses)}")
+            installed.machine.run("systemctl", "daemon-reload")
+            installed.machine.run("systemctl", "restart", UNIT)
+
+        def hook_gets_through() -> bool:
+            installed.wait_until(lambda: installed.shown()["outputs"][-1]["current"], "the hook has run")
+            said = answer.read_text()
+            answer.unlink()
+            return said == "1"
+
+        allow("127.0.0.1")
+        installed.login()
+        assert not hook_gets_through()
+        allow("localhost")
+        assert installed.rotate()["generation"] == 2
+        assert hook_gets_through()
+        allow("192.0.2.10", "2001:db8::10")
+        assert installed.rotate()["reason"] == "connect"
+        assert installed.has_good_token()

@@ -33,6 +33,22 @@ def test_a_killed_daemon_is_started_again(running: Installed, signal: str) -> No
     assert running.books.replays_outside_grace == 0
 
 
+def test_a_hook_that_is_killed_takes_nobody_with_it(running: Installed) -> None:
+    """As the kernel does when a hook takes too much memory: it is told of the hook, and the daemon goes on.
+
+    That systemd does not stop the unit then, which OOMPolicy= says, shows only where the memory controller counts.
+    """
+    running.configure(defaults="hooks = [{ command = ['/bin/sh', '-c', 'kill -KILL $$'] }]")
+    running.machine.run("systemctl", "reload", UNIT)
+    assert running.machine.show(UNIT, "OOMPolicy")["OOMPolicy"] == "continue"
+    pid = running.main_pid()
+    assert running.rotate()["generation"] == 2
+    told = "the hook /bin/sh was ended by signal 9, as when memory runs out"
+    running.wait_until(lambda: told in running.log(), "it is told")
+    assert (running.state(), running.main_pid(), running.restarts()) == ("active", pid, 0)
+    assert running.has_good_token()
+
+
 def test_a_kill_during_a_token_call_heals(running: Installed) -> None:
     """As the kernel does when memory runs out: the server has rotated already; the next daemon asks once more."""
     running.server.sandbox.change(grace_seconds=60)

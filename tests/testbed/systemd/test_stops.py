@@ -35,6 +35,30 @@ def test_a_stop_may_take_longer_than_the_unit_says_if_the_daemon_needs_it(instal
     assert installed.stored()["tokens"]["generation"] == 2
 
 
+LINGERER = """#!/bin/sh
+# Leaves a child behind, which notes whether it is asked to end.
+(
+    trap 'echo asked >/run/rotator/lingerer' TERM
+    echo there >/run/rotator/lingerer
+    while :; do sleep 0.1; done
+) >/dev/null 2>&1 &
+"""
+
+
+def test_a_stop_asks_the_daemon_alone_and_leaves_nothing_running(installed: Installed) -> None:
+    """KillMode=mixed: no command that the daemon waits for is hit by SIGTERM; what outlives the daemon is killed."""
+    installed.machine.write("/usr/local/bin/lingerer", LINGERER, 0o755)
+    installed.configure(defaults='hooks = [{ command = ["/usr/local/bin/lingerer"] }]')
+    installed.start()
+    installed.login()
+    noted = installed.machine.root / "run/rotator/lingerer"
+    installed.wait_until(lambda: noted.exists() and noted.read_text() == "there\n", "the hook has left a child behind")
+    installed.machine.run("systemctl", "stop", UNIT)
+    assert installed.machine.show(UNIT, "ActiveState", "Result") == {"ActiveState": "inactive", "Result": "success"}
+    assert noted.read_text() == "there\n"
+    assert installed.machine.run("pgrep", "--full", "lingerer", check=False).stdout == ""
+
+
 def test_the_unit_gives_a_stop_more_time_than_the_daemon_takes_by_default(installed: Installed) -> None:
     """TimeoutStopSec is longer than the longest token request and its save."""
     assert installed.machine.show(UNIT, "TimeoutStopUSec")["TimeoutStopUSec"] == "2min"
