@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import disk, durable, fleet, memory, refresh, start
+from benchmarks import disk, durable, fleet, memory, refresh, scrape, start
 from benchmarks.deployment import DISK, DISK_VARIABLE
 from benchmarks.measure import Figure
 
@@ -15,6 +15,7 @@ BENCHMARKS: Final[dict[str, Callable[[bool], list[Figure]]]] = {
     "durable": lambda quick: durable.run(count=100 if quick else 500),
     "memory": lambda quick: memory.run(rounds=1 if quick else 3),
     "start": lambda quick: start.run(rounds=3 if quick else 9),
+    "scrape": lambda quick: scrape.run(rounds=2 if quick else 7),
     "fleet": lambda quick: fleet.run(sizes=(10_000,) if quick else (10_000, 100_000)),
 }
 

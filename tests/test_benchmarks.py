@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bare, durable, fleet, interpreter, memory, refresh, start, stub
+from benchmarks import bare, durable, fleet, interpreter, memory, refresh, scrape, start, stub
 from benchmarks.measure import Figure, cpu_seconds, in_turn, median_ratio, resident_bytes
 from tests.children import ROOT
 
@@ -64,9 +64,10 @@ def test_the_interpreter_posts_and_publishes(tmp_path: Path) -> None:
         lambda: durable.run(count=3),
         lambda: memory.run(rounds=1),
         lambda: start.run(rounds=1),
+        lambda: scrape.run(sizes=(3,), scrapes=1, rounds=1, seconds=3.0),
         lambda: fleet.run(sizes=(20,), idle=0.1, due=5),
     ],
-    ids=["refresh", "durable", "memory", "start", "fleet"],
+    ids=["refresh", "durable", "memory", "start", "scrape", "fleet"],
 )
 def test_each_benchmark_ends_with_figures(measure: Callable[[], list[Figure]]) -> None:
     """A daemon is laid out, run, measured and cleaned up; the numbers are positive and finite."""
@@ -86,4 +87,4 @@ def test_the_command_refuses_a_name_it_does_not_know() -> None:
         timeout=60,
     )
     assert run.returncode == 2
-    assert "there is no nonsense; there are: refresh, durable, memory, start, fleet" in run.stderr
+    assert "there is no nonsense; there are: refresh, durable, memory, start, scrape, fleet" in run.stderr
