@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import Place
 from tests.process.rig import wait_until
@@ -87,12 +89,13 @@ def test_a_fleet_s_rights_are_asked_for_as_a_whole(rotator: Place, namespace: Na
 
 
 def test_outputs_do_not_widen_the_rule_of_the_store(rotator: Place, namespace: Namespace) -> None:
-    """H13: Secrets of states, published ones and Leases each get a rule of their own."""
+    """H12, H13: states, published Secrets and Leases get a rule each; pasted into the Role, they are all it takes."""
     configure(rotator)
     text = rotator.config.read_text()
     files = f'state_directory = "{rotator.state}"'
     rotator.config.write_text(text.replace(files, 'store = "kubernetes"'))
-    become(rotator, namespace.account(on_secrets("get", name="none")))
+    account = namespace.account(on_secrets("get", name="none"))
+    become(rotator, account)
     code, lines = found(rotator)
     add = f"Kubernetes: add to the Role in namespace {namespace.name}: "
     state, leases = RULE.replace("web", "rotator-state-home"), RULE.replace('""', '"coordination.k8s.io"')
@@ -104,6 +107,9 @@ def test_outputs_do_not_widen_the_rule_of_the_store(rotator: Place, namespace: N
             f'fail  {add}{leases.replace("secrets", "leases").replace("web", "rotator")}["get", "patch", "create"]}}',
         ],
     )
+    rules = [yaml.safe_load(line.partition(f" namespace {namespace.name}: ")[2])[0] for line in lines]
+    account.grant(*rules)
+    assert found(rotator) == (0, [GOOD]), "what is printed is all that it takes"
 
 
 def test_an_api_server_that_is_away_fails(rotator: Place, namespace: Namespace) -> None:
