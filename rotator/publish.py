@@ -59,6 +59,7 @@ class Publisher:
                     if credential.state is not None:
                         credential.state = transitions.withdrawn(credential.state, sink.name)
                 found = True
-                text = f"output {sink.name} was deleted or changed by somebody else; it is written again"
+                output = sink.name.replace("{name}", credential.name)
+                text = f"output {output} was deleted or changed by somebody else; it is written again"
                 self._observer.notify(Notice("output_changed", text, credential.name, "warning"))
         return found

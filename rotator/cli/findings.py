@@ -104,7 +104,8 @@ def _cluster(config: Config) -> Iterator[Finding]:
     except ImportError as error:
         yield Finding(FAIL, f"Kubernetes: install the extra token-rotator[kubernetes]: {error}")
         return
-    yield from (Finding(level, f"Kubernetes: {text}") for level, text in cluster.findings(config, os.environ))
+    for level, text in cluster.findings(config, os.environ):
+        yield Finding(level, f"Kubernetes: {text.removeprefix('Kubernetes: ')}")
 
 
 def _unmade(what: str, directory: Path, parent: str, setting: str) -> Finding | None:
