@@ -23,7 +23,7 @@ from rotator.agenda import Agenda
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
 from rotator.core.model import Reason, TokenSet
-from rotator.core.standing import CredentialView, shifted
+from rotator.core.standing import CredentialView, counted, shifted
 from rotator.core.state import CredentialState, Status, retry_now, with_sinks
 from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
@@ -108,9 +108,7 @@ class Daemon:
         await self._sweep()
         if self._assembly.peers is not None:
             self._loop.run_in_executor(self._helpers, self._join, self._assembly.peers)
-        self._notify(
-            Notice("started", f"watching over {len(self._credentials)} credentials", fields={"pid": os.getpid()})
-        )
+        self._notify(Notice("started", f"watching over {counted(len(self._credentials))}", fields={"pid": os.getpid()}))
         self._systemd.tell(*self._in_one_line())
         self._systemd.ready()  # not when the first token has come: that is the server's affair (case I2)
         try:
@@ -386,7 +384,7 @@ class Daemon:
         self._take_over(config, plans)
         self._reloads[0] += 1
         self._last_reload = (True, self._clock.now())
-        self._notify(Notice("reloaded", f"configuration reloaded: {len(self._credentials)} credentials"))
+        self._notify(Notice("reloaded", f"configuration reloaded: {counted(len(self._credentials))}"))
         return ()
 
     def _load_plans(self) -> tuple[Config, dict[str, Plan]] | tuple[str, ...]:

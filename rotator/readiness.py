@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from rotator.core.model import MINUTE, Fingerprinter
 from rotator.core.schedule import refresh_due
-from rotator.core.standing import NEED_A_PERSON, Standing, span, standing_of
+from rotator.core.standing import NEED_A_PERSON, Standing, counted, span, standing_of
 from rotator.credential import Credential
 
 _IN_ORDER = (Standing.VALID, Standing.STARTING)
@@ -61,7 +61,7 @@ def in_one_line(credentials: Collection[Credential], now: float) -> tuple[str, s
             at = refresh_due(state, plan.policy, plan.grant, credential.spread).at
             if at < next_at:
                 next_at, next_name = at, credential.name
-    counts = [f"{len(credentials)} credential{'' if len(credentials) == 1 else 's'}"]
+    counts = [counted(len(credentials))]
     counts += _counted(logins, "needs a login", "need a login")
     counts += _counted(failing, "is failing", "are failing")
     counts += _counted(unsaved, "holds tokens that could not be saved", "hold tokens that could not be saved")

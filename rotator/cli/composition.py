@@ -22,6 +22,7 @@ from rotator.adapters.web import is_loopback, make_app
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, load
+from rotator.core.standing import counted
 from rotator.daemon import Daemon
 from rotator.ports import Notice, Observer, Problem
 
@@ -40,7 +41,7 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
     systemd.starting("opening the store")
     assembly = _assembly_in_files(config, observers) if config.daemon.kubernetes is None else _shared(config, observers)
     with contextlib.closing(assembly.store):
-        systemd.starting(f"preparing {len(config.credentials)} credentials")
+        systemd.starting(f"preparing {counted(len(config.credentials))}")
         try:
             daemon = Daemon(config, assembly, lambda: load(path, None, os.environ), systemd)
         except InputsUnusable as error:  # such as an environment proxy that is no URL

@@ -19,7 +19,7 @@ from rotator.cli import offline
 from rotator.cli.common import Settings, client_of, is_no_daemon
 from rotator.cli.exits import Stop
 from rotator.config import Config, EndpointConfig, InputError, OutputConfig, Source, SourceKind, load
-from rotator.core.standing import span
+from rotator.core.standing import counted, span
 from rotator.ports import Problem
 
 OK: Final = "ok"
@@ -46,8 +46,8 @@ def findings(settings: Settings, *, online: bool) -> Iterator[Finding]:
     if not isinstance(config, Config):
         yield from (Finding(FAIL, str(error)) for error in config)
         return
-    names = len(config.credentials)
-    yield Finding(OK, f"configuration: {', '.join(map(str, config.files))}: {names} credentials")
+    files = ", ".join(map(str, config.files))
+    yield Finding(OK, f"configuration: {files}: {counted(len(config.credentials))}")
     yield from (Finding(WARN, str(warning)) for warning in config.warnings)
     yield from _config_files(config)
     running = client_of(settings, 2.0).get("/v1/status")

@@ -202,6 +202,11 @@ def _moved(instant: float | None, seconds: float) -> float | None:
     return None if instant is None else instant + seconds
 
 
+def counted(number: int) -> str:
+    """Count credentials for people: `1 credential`, `3 credentials`."""
+    return f"{number} credential{'' if number == 1 else 's'}"
+
+
 def span(seconds: float) -> str:
     """Return a length of time in one unit, rounded down: what is left is never overstated."""
     seconds = max(0.0, seconds)

@@ -22,7 +22,7 @@ def test_a_good_configuration_passes(rotator: Place) -> None:
     assert run.code == 0
     shown = [line for line in run.out.splitlines() if " clock: " not in line]
     assert shown == [
-        f"ok    configuration: {rotator.config}: 1 credentials",
+        f"ok    configuration: {rotator.config}: 1 credential",
         f"ok    state directory: {rotator.state} is private and can be written",
         "ok    secrets: 1 sources looked at",
         f"ok    outputs: {rotator.output.parent} can be written",

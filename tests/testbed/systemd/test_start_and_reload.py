@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.process.rig import CLIENT_SECRET
+from tests.process.rig import CLIENT_SECRET, USERNAME
 from tests.secrets_scan import planted
 from tests.testbed.systemd.installed import UNIT, Installed
 
@@ -89,6 +89,41 @@ def test_a_secret_from_a_credential_is_changed_by_a_restart(installed: Installed
     installed.wait_for_generation(2)
     assert installed.token_file().read_text() != token
     assert installed.books.replays_outside_grace == 0
+
+
+def test_a_seed_is_a_credential_too(installed: Installed) -> None:
+    """A first refresh token that was got elsewhere: root's own file, and nobody logs in; a new one is a new login."""
+    loaded = [f"LoadCredential={name}:/etc/rotator/{name}" for name in ("client-secret", "seed-home")]
+    installed.drop_in("credentials", *loaded)
+    installed.configure(defaults='seed = { credential = "seed-{name}" }')
+    installed.machine.run("systemctl", "daemon-reload")
+    for generation in (2, 4):
+        pair = installed.server.sandbox.issue(USERNAME)
+        installed.machine.write("/etc/rotator/seed-home", str(pair["refresh_token"]), 0o600)
+        installed.machine.run("systemctl", "restart", UNIT)
+        installed.wait_for_generation(generation)
+        installed.machine.run("systemctl", "restart", UNIT)  # the same seed, spent by now: state beats seed
+        installed.wait_for_generation(generation)
+    assert installed.rotate()["generation"] == 5
+    assert installed.books.replays_outside_grace == 0
+
+
+@pytest.mark.parametrize("lines_as", ["auto", "json"])
+def test_the_journal_gets_priorities_and_no_second_time(installed: Installed, lines_as: str) -> None:
+    """`journalctl -p warning` finds what matters; no line begins with a priority or a time, which the journal has."""
+    installed.configure(log=f'format = "{lines_as}"')
+    installed.start()
+    installed.login()
+    installed.server.sandbox.change(client_secret=planted("client-secret-2"))
+    installed.rotate()
+    entries = [entry for entry in installed.machine.journal(UNIT) if entry.get("_COMM") != "systemd"]
+    lines = {entry["MESSAGE"]: entry["PRIORITY"] for entry in entries if entry["SYSLOG_IDENTIFIER"] == "rotator"}
+    started = [line for line in lines if "watching over 1 credential" in line]
+    refused = [line for line in lines if "invalid_client" in line]
+    assert [lines[line] for line in started] == ["6"]
+    assert refused
+    assert {lines[line] for line in refused} <= {"3", "4"}
+    assert all(re.match(r"[A-Z]+ |\{", line) and not re.search(r"\d\d:\d\d:\d\d", line) for line in lines), lines
 
 
 @pytest.mark.parametrize("setting", ["LoadCredentialEncrypted", "SetCredential"])
