@@ -21,10 +21,13 @@ curl --silent --output /dev/null "$1" && can use the network
 for place in /etc /usr /var /srv; do touch $place/open/x && can write to $place; done
 ls /home/open && can look into /home
 ls /proc/1 && can see other processes
+ls /dev/net && can see devices
 unshare --user true && can make namespaces
 chmod u+s /run/rotator/hook && can make setuid programs
 /usr/bin/python3 -c 'import mmap; mmap.mmap(-1, 4096, prot=7)' && can write code
 /usr/bin/python3 -c 'import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)' && can open other sockets
+/usr/bin/python3 -c 'import os; os.sched_setaffinity(0, {0})' && can choose its processors
+/usr/bin/python3 -c 'import ctypes; raise SystemExit(-ctypes.CDLL(None).ptrace(0, 0, 0, 0))' && can be traced
 echo the end
 """
 
