@@ -563,6 +563,20 @@ def test_a_corrected_secret_file_heals_at_once() -> None:
     assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-2"))
 
 
+def test_another_client_is_tried_at_once_by_the_next_life() -> None:
+    """K8 E1: a start asks again what was refused to another client, and nothing that was refused to the same one."""
+    line = at_due(Refused(Reason.INVALID_CLIENT, 401))
+    line.step()
+    same = line.again()
+    same.step(1)
+    assert same.sent == []
+    other = same.again(granted(2))
+    other.endpoint.client = "another client"
+    other.step(1)
+    assert other.refresh_tokens() == (planted("refresh-2"), planted("refresh-2"))
+    assert other.durable.trouble is None
+
+
 # -- outputs ---------------------------------------------------------------------------------------
 
 

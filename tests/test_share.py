@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rotator.core.model import Reason
+from rotator.core.state import Trouble
 from rotator.ports import Notice, SaveFinished
 from tests.line import NAME
 from tests.replicas import LEASE, Release, Replica
@@ -110,6 +111,21 @@ def test_a_replica_that_is_fenced_gives_way_to_what_is_stored() -> None:
     assert owner.observer.of(Notice)[-1].event == "gave_way"
     assert not any(save.problem for save in owner.observer.of(SaveFinished)), "nothing has failed"
     release.assert_well()
+
+
+@pytest.mark.parametrize("client", ["", "an older client"])
+def test_a_new_owner_asks_at_once_what_another_client_was_refused(client: str) -> None:
+    """K8: a rollout brings another client secret; what its predecessor was refused is due when the new owner looks."""
+    release = _logged_in()
+    owner, follower = _owner(release), _other(release)
+    assert release.disk.state is not None
+    refused = Trouble(1, Reason.INVALID_CLIENT, "", release.now, release.now + 900, 1, asked_as=client)
+    owner.store.load(NAME)
+    assert owner.store.save(NAME, replace(release.disk.state, trouble=refused)) is None
+    release.alive.remove(owner)
+    release.run(LEASE + 5)
+    assert follower.term(NAME) is not None
+    assert release.disk.state.generation == (2 if client else 1)
 
 
 def test_a_save_over_an_older_state_is_told_as_that() -> None:
