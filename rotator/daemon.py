@@ -163,11 +163,13 @@ class Daemon:
 
     def run_once(self) -> Exit:
         """Do what is due for every credential and end; see `rotator.once`."""
+        credentials = tuple(self._credentials.values())
         if self._assembly.peers is not None:
-            self._join(self._assembly.peers)
-        ended = run_once(
-            tuple(self._credentials.values()), self._assembly, self._config.daemon.max_concurrent_per_server
-        )
+            # No worker is woken: `run_once` steps each credential itself. Two at a time may spend one token twice.
+            self._assembly.peers.start(
+                tuple(self._credentials), self._take_copy, self._tell_leases, lambda: tuple(self._credentials)
+            )
+        ended = run_once(credentials, self._assembly, self._config.daemon.max_concurrent_per_server)
         self._assembly.close()
         return ended
 
@@ -176,9 +178,13 @@ class Daemon:
     def _join(self, peers: Peers) -> None:
         peers.start(tuple(self._credentials), self._copy_came, self._owner_changed, self._agenda.names_under_way)
 
-    def _copy_came(self, name: str, state: CredentialState) -> None:
+    def _take_copy(self, name: str, state: CredentialState) -> Credential | None:
+        """Take over a copy of a state; return the credential, or None if that changed nothing."""
         credential = self._credentials.get(name)
-        if credential is not None and self._rotator.follow(credential, state):
+        return credential if credential is not None and self._rotator.follow(credential, state) else None
+
+    def _copy_came(self, name: str, state: CredentialState) -> None:
+        if (credential := self._take_copy(name, state)) is not None:
             self._wake(credential)
 
     def _owner_changed(self) -> None:

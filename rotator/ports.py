@@ -116,7 +116,7 @@ class Peers(Ownership, Protocol):
     def start(
         self,
         names: Collection[str],
-        came: Callable[[str, CredentialState], None],
+        came: Callable[[str, CredentialState], object],
         changed: Callable[[], None],
         busy: Callable[[], Collection[str]],
     ) -> None:

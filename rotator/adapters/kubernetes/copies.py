@@ -21,7 +21,7 @@ class Copies:
     """Watches the states of credentials and hands every new one on."""
 
     def __init__(
-        self, api: Api, collection: str, prefix: str, timeout: float, came: Callable[[str, CredentialState], None]
+        self, api: Api, collection: str, prefix: str, timeout: float, came: Callable[[str, CredentialState], object]
     ) -> None:
         """Watch nothing before `follow`. `came` is called in our threads, with each state, old ones included."""
         self._api = api

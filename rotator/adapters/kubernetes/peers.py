@@ -44,7 +44,7 @@ class KubernetesPeers:
     def start(
         self,
         names: Collection[str],
-        came: Callable[[str, CredentialState], None],
+        came: Callable[[str, CredentialState], object],
         changed: Callable[[], None],
         busy: Callable[[], Collection[str]],
     ) -> None:
