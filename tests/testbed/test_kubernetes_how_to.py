@@ -15,7 +15,7 @@ from tests.testbed.kubernetes.build import CLIENTS
 from tests.testbed.kubernetes.cluster import Cluster, Namespace
 from tests.testbed.kubernetes.controllers import Controllers, shim
 from tests.testbed.kubernetes.kubelet import Kubelet
-from tests.testbed.kubernetes.manifests import kubeconfig
+from tests.testbed.kubernetes.manifests import kubeconfig, rendered
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,6 +28,23 @@ def script() -> str:
     blocks = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", text, re.MULTILINE)
     lines = [line.removeprefix("    ") for block in blocks for line in block.splitlines()]
     return "\n".join(["set -eo pipefail", *lines, "echo the end"])
+
+
+def test_the_page_shows_kustomizations_that_can_be_built(tmp_path: Path) -> None:
+    """The overlays take the images and the configuration that the page's example gives them."""
+    needs("kubectl")
+    (example,) = re.findall(r"^```yaml\n(# kustomization.yaml\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    shutil.copytree(ROOT / "deploy/kubernetes", tmp_path / "rotator/deploy/kubernetes")
+    for shape in ("sidecar", "sidecar-shared", "once"):
+        place = tmp_path / shape
+        place.mkdir()
+        (place / "kustomization.yaml").write_text(example.replace("overlays/sidecar", f"overlays/{shape}"))
+        (place / "rotator.toml").write_text("# mine")
+        made = {one["kind"]: one for one in rendered(place)}
+        spec = made["Deployment" if shape == "sidecar-shared" else "Job"]["spec"]["template"]["spec"]
+        images = [container["image"] for container in (*spec["initContainers"], *spec["containers"])]
+        assert images == ["registry.example/rotator:0.1.0", "registry.example/shop:7"]
+        assert made["ConfigMap"]["data"] == {"rotator.toml": "# mine"}
 
 
 @pytest.mark.shows_secrets

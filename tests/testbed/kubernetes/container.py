@@ -67,7 +67,8 @@ class Container:
             script += [f"mount -o remount,bind,ro {target}"] * read_only
         set_up = self._pod.directory / f"{self.name}.set-up"
         script.append(f"touch {set_up}")
-        script += ["mount -o remount,bind,ro /"] * self.spec["securityContext"]["readOnlyRootFilesystem"]
+        if self.spec["securityContext"]["readOnlyRootFilesystem"]:
+            script += [f"mount -o remount,bind,ro {place}" for place in ("/etc", "/run", "/")]
         script.append(f"cd /; exec {shlex.join(self._command())}")
         entered = ("nsenter", f"--target={self._pod.pause.pid}", "--net", "--uts", "--")
         with self._log.open("ab") as log:
