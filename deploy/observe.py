@@ -119,7 +119,7 @@ def _start(place: Path, stack: contextlib.ExitStack) -> dict[str, subprocess.Pop
             f"--web.listen-address={address}",
         )
         _wait(int(address.rpartition(":")[2]))
-        prometheus = f"http://{address}/alerts"
+        prometheus = f"http://{address}/   (its menu has Alerts)"
     grafana = _NO_GRAFANA.format(dashboards=os.path.relpath(_HERE / "grafana" / "dashboards"))
     command = os.path.relpath(Path(sys.executable).with_name("rotator"))
     sys.stdout.write(

@@ -142,7 +142,7 @@ def ages() -> list[Panel]:
                 query(
                     f"min by (fraction) (rotator_fleet_{name}_remaining_seconds{{{WHERE}}}) / {seconds}", "{{fraction}}"
                 ),
-                unit=f"suffix: {unit}",
+                unit=f"suffix:{unit}",
                 span=8,
                 steps=steps,
                 shows_steps=True,

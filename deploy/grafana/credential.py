@@ -152,7 +152,7 @@ def _sawtooth() -> Any:
             ref="B",
         ),
         query(f"{lifetime} / 60", "lifetime", ref="C"),
-        unit="suffix: min",
+        unit="suffix:min",
         span=24,
         height=9,
         colors={"age": GREEN, "next request": ORANGE, "lifetime": RED},

@@ -43,7 +43,7 @@ STATES: Final[Mapping[str, str]] = {
 """Green runs by itself, yellow to orange may need somebody, red does."""
 OUTCOMES: Final = {"granted": GREEN, "refused": RED, "unavailable": YELLOW, "ambiguous": PURPLE, "late": BLUE}
 
-A_MINUTE: Final = "suffix: /min"
+A_MINUTE: Final = "suffix:/min"
 """The unit of rates."""
 
 Steps = Sequence[tuple[float | None, str]]

@@ -27,11 +27,11 @@ def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
             assert process.stdout is not None
             said = "".join(iter(process.stdout.readline, "Ctrl-C ends it.\n"))
             place, rotator, prometheus = (
-                re.search(rf"^{word} +(\S+)$", said, re.MULTILINE)[1]  # type: ignore[index]
+                re.search(rf"^{word} +(\S+)", said, re.MULTILINE)[1]  # type: ignore[index]
                 for word in ("files", "rotator", "Prometheus")
             )
             assert _get(f"{rotator}readyz")["credentials"] == 3
-            api = prometheus.replace("/alerts", "/api/v1")
+            api = f"{prometheus}api/v1"
             wait_until(lambda: _get(f"{api}/query?query=rotator_build_info")["data"]["result"], "a scrape")
             assert len(_get(f"{api}/rules")["data"]["groups"]) > 2
             process.send_signal(signal.SIGINT)
@@ -39,7 +39,7 @@ def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert not Path(place).exists()
-    for url in re.findall(r"^\w+ +(http://\S+)$", said, re.MULTILINE):
+    for url in re.findall(r"^\w+ +(http://\S+)", said, re.MULTILINE):
         with pytest.raises(URLError, match="refused"):
             urlopen(url, timeout=5)  # noqa: S310 - loopback
 

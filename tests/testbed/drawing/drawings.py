@@ -78,7 +78,7 @@ class Easel:
         try:
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.route("**/*", self._serve)  # nothing else is reached
-            page.clock.set_fixed_time(1000 * record["end"])  # "a minute ago" is said of that instant
+            page.clock.set_fixed_time(record["end"])  # "a minute ago" is said of that instant
             page.add_init_script(f"window.DRAWING = {json.dumps(record)}")
             page.goto("http://drawing.invalid/")
             while not errors and page.query_selector("body[data-drawn]") is None:
