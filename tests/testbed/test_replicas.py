@@ -60,7 +60,7 @@ def released(
 
 
 def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp_path: Path) -> None:
-    """C22, C10: a follower has the token, refuses to rotate, tells who does; a clean stop hands over at once."""
+    """C22: a follower has the token, refuses to rotate, tells who does; a clean stop hands over at once."""
     with released(namespace, tmp_path, 2, "home") as (release, sandbox):
         owner = release.owner("home")
         follower = next(one for one in release.replicas if one is not owner)
@@ -89,7 +89,7 @@ def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp
 
 
 def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -> None:
-    """C2: a Secret is one place for all replicas; a follower that lags never puts an older token there."""
+    """C22: a Secret is one place for all replicas; a follower that lags never puts an older token there."""
 
     def published() -> str:
         found = namespace.get("secrets", "home-token")
