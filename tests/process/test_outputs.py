@@ -43,8 +43,8 @@ def _adopt(life: Life, daemon: DaemonProcess) -> None:
 def test_outputs_that_were_deleted_or_edited_come_back_without_a_token_request(life: Life) -> None:
     """H15: an output is restored by itself, and nobody asks the server for it."""
     life.server.sandbox.change(access_lifetime=3600)
-    outputs = [life.directory / "out" / name for name in ("deleted", "edited", "chmodded")]
-    paths = ", ".join(f'{{ path = "{path}", mode = "0600" }}' for path in outputs)
+    outputs = [life.directory / "out" / f"home.{name}" for name in ("deleted", "edited", "chmodded")]
+    paths = ", ".join(f'{{ path = "{path.parent}/{{name}}{path.suffix}", mode = "0600" }}' for path in outputs)
     life.configure(credentials=f"[credentials.home]\noutputs = [{paths}]")
     state = life.put_pair(age=0)
     assert state.tokens is not None
@@ -55,6 +55,8 @@ def test_outputs_that_were_deleted_or_edited_come_back_without_a_token_request(l
         outputs[1].write_text("edited")
         outputs[2].chmod(0o644)
         daemon.wait_until(lambda: len(events(daemon, "output_changed")) >= 3, "all three are noticed")
+        told = " ".join(event["message"] for event in events(daemon, "output_changed"))
+        assert all(str(path) in told for path in outputs), "the log names the files themselves"
         daemon.wait_until(lambda: all(path.exists() and path.read_text() == token for path in outputs), "restored")
         daemon.wait_until(lambda: {path.stat().st_mode & 0o777 for path in outputs} == {0o600}, "with their mode")
         assert daemon.shown()["generation"] == 1
