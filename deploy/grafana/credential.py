@@ -78,7 +78,7 @@ def _figures() -> list[Any]:
     return [
         state,
         figure(
-            "Access token ends in",
+            "Access ends in",
             "Time until the access token is over; below zero it is over. While no daemon answers, what was known last.",
             instant(f"max(last_over_time(rotator_access_token_expiry_timestamp_seconds{{{_ONE}}}[$__range])) - time()"),
             unit="s",
@@ -87,7 +87,7 @@ def _figures() -> list[Any]:
             none="no token",
         ),
         figure(
-            "Refresh token ends in",
+            "Refresh ends in",
             "Time until the refresh token is over; from then on only a login helps. Not known if neither the server "
             "nor the configuration says so.",
             instant(

@@ -100,7 +100,7 @@ def _figures() -> list[Any]:
             background=True,
         ),
         figure(
-            "First access token ends in",
+            "First access end",
             "Time until the first access token is over; below zero, one is over. While no daemon answers, what was "
             "known last.",
             instant(left.format(what="access_token")),
@@ -109,7 +109,7 @@ def _figures() -> list[Any]:
             decimals=0,
         ),
         figure(
-            "First refresh token ends in",
+            "First refresh end",
             "Time until the first refresh token is over: from then on only a login helps. Orange a week, red two days "
             "ahead. While no daemon answers, what was known last.",
             instant(left.format(what="refresh_token")),
@@ -165,9 +165,9 @@ def _urgent(runbooks: str) -> list[Any]:
             "name leads to the runbook.",
             rows(f"1000 * ALERTS_FOR_STATE{{{labels}}} * ignoring (alertstate) group_right () ALERTS{{{labels}}}"),
             columns={
-                "severity": "Severity",
+                "alertname": "Alert",  # these two are what a phone has room for
                 "credential": "Credential",
-                "alertname": "Alert",
+                "severity": "Severity",
                 "alertstate": "State",
                 "Value": "Since",
                 "job": "Job",
@@ -175,7 +175,7 @@ def _urgent(runbooks: str) -> list[Any]:
             },
             overrides=[
                 ("Severity", {"mappings": json_of(_SEVERITIES), **COLOURED, "custom.width": 85}),
-                ("Credential", {"links": [_TO_CREDENTIAL], "custom.width": 135}),
+                ("Credential", {"links": [_TO_CREDENTIAL], "custom.width": 140}),
                 ("Alert", {"links": [to_runbook], "custom.width": 260}),
                 ("State", {"custom.width": 80}),
                 ("Since", FROM_NOW),
@@ -214,7 +214,7 @@ def _urgent(runbooks: str) -> list[Any]:
             overrides=[
                 ("Credential", {"links": [_TO_CREDENTIAL], "custom.width": 135}),
                 ("State", {"mappings": json_of(STATE_WORDS), **COLOURED}),
-                ("Why", {"custom.width": 125}),
+                ("Why", {"custom.width": 135}),
                 ("Access ends", FROM_NOW),
                 ("Refresh ends", FROM_NOW),
                 ("Next request", FROM_NOW),

@@ -25,7 +25,7 @@ WHERE: Final = 'job=~"$job", namespace=~"$namespace", instance=~"$instance"'
 EACH: Final = "namespace, job, instance, credential"
 """The labels by which tables tell credentials apart."""
 COLOURED: Final = {"custom.cellOptions": {"type": "color-text"}, "custom.width": 180}
-FROM_NOW: Final = {"unit": "dateTimeFromNow", "custom.width": 120, "custom.align": "left"}
+FROM_NOW: Final = {"unit": "dateTimeFromNow", "custom.width": 135, "custom.align": "left"}
 """How cells show a word with a colour, and an instant in milliseconds."""
 
 GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "green", "yellow", "orange", "red", "blue", "purple", "text"

@@ -78,7 +78,7 @@ def test_what_is_urgent_is_seen_without_scrolling(name: str) -> None:
     shown = {panel["title"] for panel in BOARDS[name]["panels"] if panel["gridPos"]["y"] + panel["gridPos"]["h"] <= 24}
     urgent = {
         "overview": {"Need somebody", "Access tokens over", "Alerts", "Credentials that are not well"},
-        "credential": {"State", "Access token ends in", "Age of the access token", "States"},
+        "credential": {"State", "Access ends in", "Age of the access token", "States"},
     }
     assert urgent[name] <= shown
 

@@ -114,8 +114,8 @@ def _judge(scene: str, shown: list[Asked], *, pods: bool) -> None:
     if scene == "trouble":
         assert figure["Need somebody"] == 4
         assert figure["Access tokens over"] >= 4
-        assert figure["First refresh token ends in"] < 86_400
-        assert figure["First access token ends in"] < 0
+        assert figure["First refresh end"] < 86_400
+        assert figure["First access end"] < 0
         assert figure["Outputs failing"] == 1
         assert figure["Refresh success"] < 0.9
         states = [one for one in shown if one.panel in _UNWELL and one.key.endswith("State")]
@@ -130,7 +130,7 @@ def _judge(scene: str, shown: list[Asked], *, pods: bool) -> None:
     elif scene == "full_disk":
         assert figure["Unsaved pairs"] >= 1
     elif scene == "gone":
-        assert figure["First access token ends in"] < LIFETIME
+        assert figure["First access end"] < LIFETIME
     else:
         assert figure["Need somebody"] == figure["Unsaved pairs"] == 0
     owners: Any = next(one for one in shown if one.panel == "Owner and followers").answer
