@@ -56,6 +56,7 @@ class Sinks:
             newline=output.newline,
             symlink=output.symlink,
             in_place=output.in_place,
+            in_pod="KUBERNETES_SERVICE_HOST" in self._environ,
             clock=self._clock,
         )
 

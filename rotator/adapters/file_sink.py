@@ -34,6 +34,7 @@ class FileSink:
         "_gid",
         "_group",
         "_in_place",
+        "_in_pod",
         "_mode",
         "_newline",
         "_owner",
@@ -59,8 +60,11 @@ class FileSink:
         newline: bool = False,
         symlink: Literal["follow", "refuse"] = "follow",
         in_place: bool = False,
+        in_pod: bool = False,
     ) -> None:
         """Take the settings; nothing is touched before the first `publish`.
+
+        `in_pod`: this is a pod of Kubernetes, which makes its volumes open to all, for nobody else sees them.
 
         `format` is one of `rotator.core.template.FORMATS`; a `template`, which
         `check_template` has seen, replaces it. Owner and group: a name or a number; None leaves
@@ -77,6 +81,7 @@ class FileSink:
         self._newline = newline
         self._symlink = symlink
         self._in_place = in_place
+        self._in_pod = in_pod
         self._signature: int | None = None
 
     @property
@@ -139,7 +144,7 @@ class FileSink:
         directory_fd = os.open(directory or ".", _OPEN_DIRECTORY)
         try:
             mode = os.fstat(directory_fd).st_mode
-            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not (self._in_pod and _is_volume(directory_fd)):
                 text = f"everybody may replace files in {directory}; run: chmod o-w {directory}"
                 return Problem(Reason.PERMISSION, text)
             if self._signature is None and self._is_there(payload, name, directory_fd):
@@ -202,6 +207,11 @@ class FileSink:
             text = f"{problem.text}, or set in_place = true for this output"
             return Problem(Reason.BUSY_TARGET, text)
         return problem
+
+
+def _is_volume(directory_fd: int) -> bool:
+    """Tell whether something is mounted at a directory."""
+    return os.fstat(directory_fd).st_dev != os.stat("..", dir_fd=directory_fd).st_dev
 
 
 def _number(who: str | int, look_up: Callable[[str], int]) -> int | None:

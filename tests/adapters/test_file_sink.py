@@ -195,6 +195,21 @@ def test_a_directory_open_to_everybody_is_refused(path: Path) -> None:
     assert sink_at(path).publish(token_set(1)) is None
 
 
+def test_in_a_pod_a_volume_may_be_open_to_everybody(path: Path) -> None:
+    """G18: Kubernetes makes an emptyDir with mode 0777, and none but the pod's containers see it: the volume itself."""
+    needs("mount namespace")
+    code = """
+volume = Path(sys.argv[1])
+below = volume / "below"
+below.mkdir()
+below.chmod(0o777)
+for place, in_pod in ((volume, True), (volume, False), (below, True)):
+    print(FileSink("out", place / "token", clock=FixedClock(), in_pod=in_pod).publish(token_set(1)) is None)
+"""
+    volume = 'mount -t tmpfs -o mode=0777 none "$1"'
+    assert in_mount_namespace(volume, code, path.parent).split() == ["True", "False", "False"]
+
+
 def test_a_planted_temporary_name_is_not_followed(path: Path) -> None:
     """G18: temporary names are random and opened exclusively."""
     needs("strace")

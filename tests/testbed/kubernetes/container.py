@@ -9,28 +9,42 @@ import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from rotator import VERSION
 from tests.process.rig import PATIENCE, ROOT, wait_until
 
 if TYPE_CHECKING:
     from tests.testbed.kubernetes.kubelet import Pod
 
-IMAGE: Final = "rotator:0.1.0"
-ROTATOR: Final = (sys.executable, "-B", "-m", "rotator.cli")
+IMAGE: Final = f"rotator:{VERSION}"
+_BASE: Final = Path(sys.base_prefix)
+_PYTHON: Final = "/run/testbed/python"
+_SOURCE: Final = "/run/testbed/source"
+_PACKAGES: Final = "/run/testbed/packages"
+_ROTATOR: Final = (f"{_PYTHON}/{Path(sys.executable).resolve().relative_to(_BASE)}", "-B", "-m", "rotator.cli")
+_USER: Final = 10001
+"""The image's own user and group."""
 API_PORT: Final = 6443
 """Where a pod finds the API server, on its loopback."""
 _IDLE: Final = ("sleep", "infinity")
 _MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
-_ENV: Final = dict(re.findall(r"(\w+_DIRECTORY)=(\S+)", (ROOT / "Dockerfile").read_text()))
+_IMAGE_ENV: Final = dict(re.findall(r"(\w+_DIRECTORY)=(\S+)", (ROOT / "Dockerfile").read_text()))
 _CONTAINER: Final = """
 mount --make-rprivate /
 mount -t tmpfs none /run
 mkdir -p /run/.etc/upper /run/.etc/work
 mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/.etc/upper,workdir=/run/.etc/work /etc
 """
+_IMAGE_FILES: Final = (
+    # This Python, its packages and the source, where no home directory hides them from other users.
+    (_BASE, _PYTHON, True),
+    (ROOT / "rotator", f"{_SOURCE}/rotator", True),
+    (Path(sysconfig.get_path("purelib")), _PACKAGES, True),
+)
 
 
 class Container:
@@ -69,7 +83,7 @@ class Container:
         script.append(f"touch {set_up}")
         if self.spec["securityContext"]["readOnlyRootFilesystem"]:
             script += [f"mount -o remount,bind,ro {place}" for place in ("/etc", "/run", "/")]
-        script.append(f"cd /; exec {shlex.join(self._command())}")
+        script.append(f"cd /; exec {shlex.join((*self._as_user, *self._command()))}")
         entered = ("nsenter", f"--target={self._pod.pause.pid}", "--net", "--uts", "--")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -131,20 +145,31 @@ class Container:
 
     @property
     def _entry(self) -> tuple[str, ...]:
-        return ("nsenter", f"--target={self.pid}", "--net", "--uts", "--mount", "--")
+        return ("nsenter", f"--target={self.pid}", "--net", "--uts", "--mount", "--", *self._as_user)
+
+    @property
+    def _as_user(self) -> tuple[str, ...]:
+        """Become the user that manifest or image names, in the pod's group as well, without any capability."""
+        asked = {**self._pod.spec["securityContext"], **self.spec["securityContext"]}
+        user = asked.get("runAsUser", _USER)
+        group = asked.get("runAsGroup", _USER if self.spec["image"] == IMAGE else 0)
+        groups = ",".join(map(str, {group, asked.get("fsGroup", group)}))
+        who = (f"--reuid={user}", f"--regid={group}", f"--groups={groups}")
+        return ("setpriv", *who, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--")
 
     def _command(self) -> Sequence[str]:
         if self.spec["image"] == IMAGE and "command" not in self.spec:
-            return (*ROTATOR, *self.spec["args"])
+            return (*_ROTATOR, *self.spec["args"])
         return (*self.spec.get("command", _IDLE), *self.spec.get("args", ()))
 
     def _environment(self) -> dict[str, str]:
         set_here = {one["name"]: one["value"] for one in self.spec.get("env", ())}
         kubernetes = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(API_PORT)}
-        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **_ENV, **kubernetes, **set_here}
+        python = {"PYTHONPATH": f"{_SOURCE}:{_PACKAGES}", "LD_LIBRARY_PATH": f"{_PYTHON}/lib"}
+        return {"PATH": "/usr/bin:/bin", **python, **_IMAGE_ENV, **kubernetes, **set_here}
 
     def _mounts(self) -> list[tuple[Path, str, bool]]:
-        named = [
+        named = [*_IMAGE_FILES] + [
             (self._pod.volume(one["name"]), str(one["mountPath"]), bool(one.get("readOnly")))
             for one in self.spec.get("volumeMounts", ())
         ]
@@ -155,7 +180,7 @@ class Container:
 
 def _inside(command: Sequence[str]) -> tuple[str, ...]:
     """Return what a command is in a container; `rotator` is the image's."""
-    return (*(ROTATOR if command[0] == "rotator" else command[:1]), *command[1:])
+    return (*(_ROTATOR if command[0] == "rotator" else command[:1]), *command[1:])
 
 
 def execute(pods: str, arguments: list[str]) -> NoReturn:

@@ -1,11 +1,13 @@
 """What a kubelet makes of a Pod, as far as rotator can notice: volumes, containers in their order, probes, the end.
 
 Each pod has a network and a host name of its own, each container its own view of the files: the volumes at their
-places, all else read-only if the manifest says so. Containers are processes of this machine, under the user of the
-tests, and what they mount must lie below /etc or /run. A Service is a name that leads to wherever the test says.
+places, all else read-only if the manifest says so. Containers are processes of this machine under the user and groups
+that the manifest names, and what they mount must lie below /etc or /run. A Service is a name that leads to wherever the
+test says.
 """
 
 import http.client
+import os
 import socket
 import subprocess
 from collections.abc import Callable, Generator, Mapping
@@ -97,9 +99,14 @@ class Pod:
         volume = next(one for one in self.spec["volumes"] if one["name"] == name)
         if not place.exists():
             place.mkdir()
-            if "emptyDir" not in volume:
-                sources = volume.get("projected", {}).get("sources") or [volume]
-                _fill(place, {name: text for source in sources for name, text in self._files(source).items()})
+            if "emptyDir" in volume:
+                place.chmod(0o2777)
+            else:
+                source = volume.get("projected") or volume.get("secret") or volume["configMap"]
+                sources = source.get("sources") or [volume]
+                files = {name: text for one in sources for name, text in self._files(one).items()}
+                _fill(place, files, source["defaultMode"])
+            self._give_to_group(place)
         return place
 
     def account_volume(self) -> Path:
@@ -107,7 +114,14 @@ class Pod:
         place = self.directory / "automatic"
         if not place.exists():
             self.account.mount(place)
+            self._give_to_group(place)
         return place
+
+    def _give_to_group(self, place: Path) -> None:
+        """Let the pod's group read what is in a volume."""
+        for path in (place, *place.rglob("*")):
+            if not path.is_symlink():
+                os.chown(path, 0, self.spec["securityContext"].get("fsGroup", 0))
 
     @property
     def account(self) -> Account:
@@ -136,13 +150,14 @@ class Pod:
         return {item["path"]: data[item["key"]] for item in items}
 
 
-def _fill(place: Path, files: Mapping[str, str]) -> None:
+def _fill(place: Path, files: Mapping[str, str], mode: int) -> None:
     """Write files as a kubelet does: links through `..data`."""
     version = place / "..1"
     version.mkdir()
     (place / "..data").symlink_to(version.name)
     for name, text in files.items():
         (version / name).write_text(text)
+        (version / name).chmod(mode)
         (place / name).symlink_to(f"..data/{name}")
 
 
