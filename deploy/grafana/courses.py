@@ -55,7 +55,8 @@ def courses() -> list[Panel]:
     return [
         lines(
             "Credentials by state",
-            "How many credentials were in which state. All green is as it should be; red ones need a login.",
+            "How many credentials were in which state. All green is as it should be; red ones need a login. A full "
+            "disk or a failing output is no state: see below what did not work.",
             query(f"sum by (state) (rotator_fleet_credentials{{{WHERE}}}) > 0", "{{state}}"),
             stacked=True,
             colors=STATES,

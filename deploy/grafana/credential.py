@@ -67,8 +67,8 @@ def _annotations() -> list[dict[str, Any]]:
 def _figures() -> list[Any]:
     state = figure(
         "State",
-        "The state in one word. Green runs by itself; yellow to orange heals or may need somebody; red waits for a "
-        "login.",
+        "How its grant stands, in one word. Green runs by itself; yellow to orange heals or may need somebody; red "
+        "waits for a login. A full disk and failing outputs are told beside it.",
         instant(f"max by (state) (rotator_state{{{_ONE}}} == 1)", "{{state}}"),
         background=True,
         none="unknown",

@@ -223,7 +223,7 @@ def _urgent(runbooks: str) -> list[Any]:
             ],
             sort="Access ends",
             height=10,
-            none="Every credential of the daemons that answer is well.",
+            none="No daemon that answers has any.",
         ),
     ]
 
