@@ -107,6 +107,7 @@ def test_the_image_keeps_a_token_fresh_without_root_shell_or_a_writable_root(
         assert sandbox.accepts(place.token.read_text())
         assert place.token.stat().st_uid == ROTATOR_UID
         containers.podman("healthcheck", "run", name)
+        containers.podman("exec", name, "test", "-s", "/run/rotator/token")  # a mirror's startup probe
         containers.podman("stop", "--time=30", name)
         (ended,) = json.loads(containers.podman("inspect", name))
         assert ended["State"]["ExitCode"] == 0

@@ -21,6 +21,7 @@ from tests.process.rig import SandboxProcess, wait_until
 from tests.secrets_scan import PREFIX as PLANTED
 from tests.secrets_scan import planted
 from tests.testbed.kubernetes.cluster import Namespace
+from tests.testbed.kubernetes.container import IMAGE
 from tests.testbed.kubernetes.kubelet import Kubelet, Pod
 from tests.testbed.kubernetes.manifests import DIRECTORY, Applied, Manifest, customised, rendered
 
@@ -91,8 +92,13 @@ def pod_specs(objects: list[Manifest]) -> Iterator[dict[str, Any]]:
 def test_each_is_rendered_and_keeps_to_the_schema(what: str) -> None:
     """No field is misspelt or of the wrong type, by the strict schemas of this Kubernetes."""
     needs("kubectl")
-    for each in rendered(DIRECTORY / what):
+    made = rendered(DIRECTORY / what)
+    for each in made:
         kubernetes_validate.validate(each, VERSION, strict=True)
+    images = {
+        one["image"] for spec in pod_specs(made) for one in (*spec.get("initContainers", ()), *spec["containers"])
+    }
+    assert images <= {IMAGE, "app"}  # this version, and what stands for the user's program
 
 
 def test_a_misspelt_field_is_found() -> None:
