@@ -107,7 +107,8 @@ class KubernetesTable(Table):
     lease: Text = Field(
         "rotator",
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
-        description="Name of the Lease; with several shards `rotator-0`, `rotator-1` and so on.",
+        description="Name of the Lease; with several shards `rotator-0`, `rotator-1` and so on. "
+        "Rotators with other credentials need another one: who holds it refreshes what it knows, and nobody the rest.",
     )
     shards: int = Field(
         1,

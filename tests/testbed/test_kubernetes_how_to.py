@@ -31,9 +31,9 @@ def script() -> str:
 
 
 def test_the_page_shows_kustomizations_that_can_be_built(tmp_path: Path) -> None:
-    """The overlays take the images and the configuration that the page's example gives them."""
+    """The overlays take the images, the configuration and the names that the page's examples give them."""
     needs("kubectl")
-    (example,) = re.findall(r"^```yaml\n(# kustomization.yaml\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    example, second = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     shutil.copytree(ROOT / "deploy/kubernetes", tmp_path / "rotator/deploy/kubernetes")
     for shape in ("sidecar", "sidecar-shared", "once"):
         place = tmp_path / shape
@@ -45,6 +45,11 @@ def test_the_page_shows_kustomizations_that_can_be_built(tmp_path: Path) -> None
         images = [container["image"] for container in (*spec["initContainers"], *spec["containers"])]
         assert images == ["registry.example/rotator:0.1.0", "registry.example/shop:7"]
         assert made["ConfigMap"]["data"] == {"rotator.toml": "# mine"}
+
+        (place / "kustomization.yaml").write_text((place / "kustomization.yaml").read_text() + second)
+        role = next(one for one in rendered(place) if one["kind"] == "Role")
+        assert [rule["resourceNames"] for rule in role["rules"]] == [["rotator-state-shop"], ["shop"]]
+        assert role["metadata"]["name"] == "shop-rotator"
 
 
 @pytest.mark.shows_secrets
