@@ -1,6 +1,7 @@
 """For every test: a time zone per worker, and no planted secret in any log or output."""
 
 import os
+import signal
 import time
 from collections.abc import Generator
 
@@ -19,6 +20,10 @@ _worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
 if _worker:
     os.environ["TZ"] = ZONES[int(_worker) % len(ZONES)]
     time.tzset()
+
+# Whoever runs the suite in the background has it ignore Ctrl-C, and its children would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow machine is no failure.
 settings.register_profile("patient", deadline=None)

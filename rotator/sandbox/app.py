@@ -56,19 +56,20 @@ class TokenEndpoint:
         request = Request(scope, receive, send)
         form = _read_form(request, await request.body())
         sent = "" if isinstance(form, Refused) else form.get("refresh_token", "")
+        changes = self._sandbox.changes  # before its fate is known: whoever sees the fate taken may turn a switch
         step = self._sandbox.next_step()
         with self._server.under_way(sent):
             if wait := self._sandbox.switches.latency_seconds:
-                await self._delay(wait)
-            response = await self._respond(request, form, sent, step)
+                await self._delay(wait, changes)
+            response = await self._respond(request, form, sent, step, changes)
             await response(scope, receive, send)
 
-    async def _respond(self, request: Request, form: Form | Refused, sent: str, step: Step) -> Response:
+    async def _respond(self, request: Request, form: Form | Refused, sent: str, step: Step, changes: int) -> Response:
         if step.fault and not step.committed:
             if step.fault != "hang":
                 self._server.count_request(str(step))
                 return self._strike(step.fault, sent)
-            if not await self._hang(request):
+            if not await self._hang(request, changes):
                 self._server.count_request(str(step))
                 return Response()
             step = Step()  # let go: an ordinary request from here on
@@ -78,20 +79,19 @@ class TokenEndpoint:
         if step.fault not in {"", "half", "hang"}:
             return self._strike(step.fault, sent)
         if step.fault == "hang":
-            await self._hang(request)
+            await self._hang(request, changes)
         return _response(self._word(answer, sent, step.oddity), HalfAnswer if step.fault == "half" else Response)
 
-    async def _delay(self, seconds: float) -> None:
+    async def _delay(self, seconds: float, changes: int) -> None:
         """Wait, whether or not the client is still there; a turned switch ends it, and so does the server's stop."""
-        changes, end = self._sandbox.changes, time.monotonic() + seconds
+        end = time.monotonic() + seconds
         left = seconds
         while left > 0 and self._sandbox.changes == changes:
             await asyncio.sleep(min(left, _LOOK_SECONDS))
             left = end - time.monotonic()
 
-    async def _hang(self, request: Request) -> bool:
-        """Wait until a switch is turned; whether the client is still there."""
-        changes = self._sandbox.changes
+    async def _hang(self, request: Request, changes: int) -> bool:
+        """Wait until a switch is turned that had not been at `changes`; whether the client is still there."""
         while self._sandbox.changes == changes:
             await asyncio.sleep(_LOOK_SECONDS)
             if await request.is_disconnected():

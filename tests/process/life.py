@@ -115,9 +115,11 @@ def rotate(daemon: DaemonProcess, name: str = NAME) -> dict[str, Any]:
 
 
 def begin_rotation(life: Life, daemon: DaemonProcess, name: str = NAME) -> None:
-    """Have the daemon begin to refresh, and wait until the request is under way."""
+    """Have the daemon begin to refresh, and wait until the request has met what the script has for it."""
     ControlClient(life.socket, 0.1).post(f"/v1/rotate/{name}")
-    daemon.wait_until(lambda: daemon.shown(name)["refreshing"], "a refresh is under way")
+    daemon.wait_until(
+        lambda: daemon.shown(name)["refreshing"] and not life.server.sandbox.script_left, "a refresh is under way"
+    )
 
 
 def wait_for_generation(daemon: DaemonProcess, generation: int, name: str = NAME) -> None:
