@@ -38,6 +38,8 @@ LIFETIME: Final = 60.0
 _LATENCY: Final = 0.2
 _LONGEST: Final = 8.0
 _LOOK_EVERY: Final = 0.1
+_FRESH: Final = LIFETIME * 0.7
+"""Seconds that each token is good for when the next thing goes wrong: each round begins as the last one did."""
 _KUBERNETES: Final = """
     lease_duration = "7s"
     timeout = "1s"
@@ -71,6 +73,7 @@ class Table:
     takeovers: int = 0
     held_back: int = 0
     gave_way: int = 0
+    stood_still: float = 0.0
     seconds: float = 0.0
 
     @property
@@ -94,6 +97,7 @@ class Table:
             ("refresh tokens presented twice", self.presented_twice),
             ("credentials lost", self.lost),
             ("longest time any replica's file held a dead token", f"{self.dead_seconds:.1f} s"),
+            ("longest time the machine itself stood still", f"{self.stood_still:.1f} s"),
         )
         return "\n".join(f"{what:54} {value}" for what, value in rows)
 
@@ -105,6 +109,7 @@ class Monitor(threading.Thread):
         super().__init__(name="monitor", daemon=True)
         self.longest = 0.0
         self.worst = ""
+        self.stood_still = 0.0
         self.excused: set[str] = set()
         self._release = release
         self._sandbox = sandbox
@@ -113,7 +118,10 @@ class Monitor(threading.Thread):
 
     def run(self) -> None:
         """Look until `end`."""
+        looked_at = time.monotonic()
         while not self._ended.wait(_LOOK_EVERY):
+            now = time.monotonic()
+            self.stood_still, looked_at = max(self.stood_still, now - looked_at - _LOOK_EVERY), now
             for replica in self._release.replicas:
                 for name in self._release.names:
                     self._look(replica, name)
@@ -266,7 +274,7 @@ class Chaos:
                 self._login(name)
 
     def settle(self) -> None:
-        """Wait until every replica is up, every pair is stored, and every output holds the newest token."""
+        """Wait until every replica is up, every pair stored and fresh, and every output holds the newest token."""
         for replica in self.release.replicas:
             replica.wait_until_up()
         for name in self.release.names:
@@ -289,6 +297,7 @@ class Chaos:
         tokens = self._tokens(name)
         return (
             tokens is not None
+            and tokens.expires_at > time.time() + _FRESH
             and not self._spent(name)
             and all(replica.token(name) == tokens.access_token for replica in self.release.replicas)
         )
@@ -297,7 +306,7 @@ class Chaos:
         """Take stock."""
         self.monitor.end()
         books, table = self.sandbox.books, self.table
-        table.dead_seconds = self.monitor.longest
+        table.dead_seconds, table.stood_still = self.monitor.longest, self.monitor.stood_still
         forgiven = books.replays_in_grace if self.sandbox.switches.grace_seconds else 0
         table.presented_twice, table.forgiven = books.replays_by_user.total() - forgiven, forgiven
         table.rotations = books.refresh_grants
