@@ -288,7 +288,7 @@ def test_run_once_tells_a_dead_grant_from_a_passing_failure(rotator: Place, serv
     seed.write_text(str(pair["refresh_token"]))
     seed.chmod(0o600)
     rotator.configure(f'seed = {{ file = "{seed}" }}')
-    server.stop()
+    server.sandbox.change(fault="503")  # a server that is away is waited for, up to a minute
     assert rotator("run", "--once").code == 75
     rotator.configure("no_such_key = 1")
     assert rotator("run", "--once").code == 78
