@@ -44,16 +44,20 @@ class FakedClock:
         temporary.rename(self._file)
 
 
-def _jumps(daemon: DaemonProcess, direction: str) -> float:
-    return daemon.sample("rotator_clock_jumps_total", direction=direction)
+def _steps(daemon: DaemonProcess) -> float:
+    """Return by how many jumps the clock is ahead; faketime, read by many threads, may show the true time once."""
+    forward, backward = (
+        daemon.sample("rotator_clock_jumps_total", direction=direction) for direction in ("forward", "backward")
+    )
+    return forward - backward
 
 
 def _cycle(daemon: DaemonProcess) -> None:
     wait_for_generation(daemon, daemon.shown()["generation"] + 1)
 
 
-@pytest.mark.parametrize(("step", "direction"), [(-HOUR, "backward"), (HOUR, "forward")])
-def test_a_clock_that_is_set_while_running_causes_no_lapse(life: Life, step: float, direction: str) -> None:
+@pytest.mark.parametrize("step", [-HOUR, HOUR], ids=["backward", "forward"])
+def test_a_clock_that_is_set_while_running_causes_no_lapse(life: Life, step: float) -> None:
     """D10, L2: the wall clock is set by an hour and back again: refreshes go on, jumps are counted, no call fails."""
     life.server.sandbox.change(access_lifetime=6)
     clock = FakedClock(life.directory)
@@ -63,13 +67,13 @@ def test_a_clock_that_is_set_while_running_causes_no_lapse(life: Life, step: flo
         with life.consumer() as consumer:
             _cycle(daemon)
             clock.set(step)
-            daemon.wait_until(lambda: _jumps(daemon, direction) == 1, "the jump is counted")
+            daemon.wait_until(lambda: _steps(daemon) == (1 if step > 0 else -1), "the jump is counted")
             _cycle(daemon)
             # What others compare with their clock is told in terms of it.
             expiry = daemon.sample("rotator_access_token_expiry_timestamp_seconds", credential="home")
             assert abs(expiry - (time.time() + step)) < 10
             clock.set(0)
-            daemon.wait_until(lambda: _jumps(daemon, "forward") + _jumps(daemon, "backward") == 2, "both are counted")
+            daemon.wait_until(lambda: _steps(daemon) == 0, "both are counted")
             _cycle(daemon)
             consumer.go_on()
         assert consumer.refused == 0
@@ -113,11 +117,6 @@ def test_a_day_of_23_or_25_hours_is_a_day_like_any_other(life: Life, change: dat
         assert _steps(daemon) == 1
         assert daemon.shown()["generation"] == 2
         assert life.books == books
-
-
-def _steps(daemon: DaemonProcess) -> float:
-    """Return by how many jumps the clock is ahead; faketime, read by many threads, may show the true time once."""
-    return _jumps(daemon, "forward") - _jumps(daemon, "backward")
 
 
 def _fake_now(daemon: DaemonProcess) -> float:
