@@ -139,7 +139,7 @@ def test_a_restarted_daemon_tries_a_corrected_secret_at_once(long: Life) -> None
         (credentials / "client-secret").write_text(secret)
         with long.daemon(environment=told) as daemon:
             daemon.wait_until(
-                lambda: outcome in (daemon.shown()["standing"], daemon.shown()["reason"]),  # noqa: B023
+                lambda: outcome in (daemon.shown()["standing"], daemon.shown()["reason"]),  # noqa: B023 - called within its round
                 outcome,
             )
             assert daemon.stop() == 0
