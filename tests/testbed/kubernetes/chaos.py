@@ -5,9 +5,14 @@ python -m tests.testbed.kubernetes.chaos --rounds 200 --seed 1
 In each round one thing goes wrong at a random moment: a replica is killed, stopped, restarted or cut off, the API
 server is restarted, or etcd stands still. In half of the rounds that moment is while a token request is under way. The
 authorization server has no grace window and revokes the family of a refresh token that is presented twice, so the
-smallest slip costs a credential. One loss is nobody's fault, and is counted apart: a replica that is killed after the
-server rotated and before the answer was saved takes the answer with it. With `--grace 30` the server forgives for so
-long, rotator's `replay_window` says so, and even that costs nothing.
+smallest slip costs a credential.
+
+Each round begins with fresh tokens, so it is one mishap. With `--fresh 0` one follows on another, and takeovers add up:
+the margin must then hold as many as come in a row.
+
+One loss is nobody's fault, and is counted apart: a replica that is killed after the server rotated and before the
+answer was saved takes the answer with it. With `--grace 30` the server forgives for so long, rotator's `replay_window`
+says so, and even that costs nothing.
 """
 
 import argparse
@@ -15,7 +20,6 @@ import json
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +34,7 @@ from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
 from tests.process.rig import wait_until
 from tests.secrets_scan import PREFIX as PLANTED
+from tests.testbed.kubernetes.monitor import Monitor
 from tests.testbed.kubernetes.release import Release, Replica
 from tests.testbed.kubernetes.servers import Servers, run_servers
 
@@ -37,9 +42,10 @@ NAMES: Final = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf",
 LIFETIME: Final = 60.0
 _LATENCY: Final = 0.2
 _LONGEST: Final = 8.0
-_LOOK_EVERY: Final = 0.1
-_FRESH: Final = LIFETIME * 0.7
+FRESH: Final = LIFETIME * 0.7
 """Seconds that each token is good for when the next thing goes wrong: each round begins as the last one did."""
+MARGIN: Final = LIFETIME * 0.2
+"""Seconds before its end at which a token falls due; a Lease is taken over after 7 to 8."""
 _KUBERNETES: Final = """
     lease_duration = "7s"
     timeout = "1s"
@@ -48,7 +54,7 @@ _DEFAULTS: Final = """
     connect_timeout = "1s"
     read_timeout = "2s"
     total_timeout = "2500ms"
-    refresh.ratio = 0.2
+    refresh.ratio = {ratio:g}
     refresh.jitter = 0.05
     refresh.floor = "1s"
     refresh.backoff_initial = "1s"
@@ -75,6 +81,8 @@ class Table:
     gave_way: int = 0
     stood_still: float = 0.0
     seconds: float = 0.0
+    story: str = ""
+    """How a token came to be dead; empty if none was."""
 
     @property
     def good(self) -> bool:
@@ -102,54 +110,17 @@ class Table:
         return "\n".join(f"{what:54} {value}" for what, value in rows)
 
 
-class Monitor(threading.Thread):
-    """Reads every output of every replica all the time, as consumers do, and asks whether the token is good."""
-
-    def __init__(self, release: Release, sandbox: Sandbox) -> None:
-        super().__init__(name="monitor", daemon=True)
-        self.longest = 0.0
-        self.worst = ""
-        self.stood_still = 0.0
-        self.excused: set[str] = set()
-        self._release = release
-        self._sandbox = sandbox
-        self._dead_since: dict[tuple[int, str], float] = {}
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        """Look until `end`."""
-        looked_at = time.monotonic()
-        while not self._ended.wait(_LOOK_EVERY):
-            now = time.monotonic()
-            self.stood_still, looked_at = max(self.stood_still, now - looked_at - _LOOK_EVERY), now
-            for replica in self._release.replicas:
-                for name in self._release.names:
-                    self._look(replica, name)
-
-    def _look(self, replica: Replica, name: str) -> None:
-        key, token = (replica.number, name), replica.token(name)
-        dead = self._sandbox.authorization_server.call_resource(token, self._sandbox.switches) != "good"
-        if not dead or name in self.excused:
-            self._dead_since.pop(key, None)
-            return
-        since = self._dead_since.setdefault(key, time.monotonic())
-        if (seconds := time.monotonic() - since + _LOOK_EVERY) > self.longest:
-            self.longest, self.worst = seconds, f"{name} of replica {replica.number}"
-
-    def end(self) -> None:
-        """Look no more."""
-        self._ended.set()
-        self.join()
-
-
 class Chaos:
     """The world that things go wrong in."""
 
-    def __init__(self, servers: Servers, release: Release, sandbox: Sandbox, chance: random.Random) -> None:
+    def __init__(
+        self, servers: Servers, release: Release, sandbox: Sandbox, chance: random.Random, fresh: float
+    ) -> None:
         self.servers = servers
         self.release = release
         self.sandbox = sandbox
         self.chance = chance
+        self.fresh = fresh
         self.table = Table(0)
         self.monitor = Monitor(release, sandbox)
         self.victim = release.replicas[0]
@@ -185,7 +156,9 @@ class Chaos:
         self.table.rounds[mishap.__name__] += 1
         self.victim = self._victim()
         self._wait_for_the_moment()
-        mishap()
+        whose = "" if mishap in (self.api_server, self.etcd) else f" of replica {self.victim.number}"
+        with self.monitor.noting(f"{mishap.__name__}{whose}"):
+            mishap()
         self.settle()
 
     # -- mishaps -----------------------------------------------------------------------------------
@@ -297,7 +270,7 @@ class Chaos:
         tokens = self._tokens(name)
         return (
             tokens is not None
-            and tokens.expires_at > time.time() + _FRESH
+            and tokens.expires_at > time.time() + self.fresh
             and not self._spent(name)
             and all(replica.token(name) == tokens.access_token for replica in self.release.replicas)
         )
@@ -309,18 +282,17 @@ class Chaos:
         table.dead_seconds, table.stood_still = self.monitor.longest, self.monitor.stood_still
         forgiven = books.replays_in_grace if self.sandbox.switches.grace_seconds else 0
         table.presented_twice, table.forgiven = books.replays_by_user.total() - forgiven, forgiven
+        table.story = self.monitor.story(LIFETIME)
         table.rotations = books.refresh_grants
         logs = "".join(replica.log for replica in self.release.replicas)
         table.held_back = logs.count('"reason": "not_owner"')
         table.gave_way = logs.count('"event": "gave_way"')
         table.takeovers = logs.count('"event": "lease_taken"')
-        if self.monitor.worst:
-            sys.stderr.write(f"dead for the longest time: {self.monitor.worst}\n")
         return table
 
 
 @contextmanager
-def world(directory: Path, replicas: int, seed: int, grace: float) -> Iterator[Chaos]:
+def world(directory: Path, replicas: int, seed: int, grace: float, fresh: float, margin: float) -> Iterator[Chaos]:
     """Run servers and replicas, everybody logged in, until the end of the block."""
     switches = Switches(
         grace_seconds=grace, access_lifetime=LIFETIME, latency_seconds=_LATENCY, client_secret="", token_prefix=PLANTED
@@ -333,22 +305,23 @@ def world(directory: Path, replicas: int, seed: int, grace: float) -> Iterator[C
             server.url,
             NAMES,
             kubernetes=_KUBERNETES,
-            defaults=_DEFAULTS.format(grace=grace),
+            defaults=_DEFAULTS.format(grace=grace, ratio=margin / LIFETIME),
         )
         with release.running(replicas):
-            chaos = Chaos(servers, release, sandbox, random.Random(seed))
+            chaos = Chaos(servers, release, sandbox, random.Random(seed), fresh)
             chaos.table.seed = seed
             chaos.begin()
             yield chaos
 
 
 def run(
-    directory: Path, rounds: int, seed: int, replicas: int, grace: float = 0.0,
+    directory: Path, rounds: int, seed: int, replicas: int, grace: float = 0.0, fresh: float = FRESH,
+    margin: float = MARGIN,
     say: Callable[[str], object] = lambda _: None,
 ) -> Table:  # fmt: skip
     """Run so many rounds and return the table."""
     began = time.monotonic()
-    with world(directory, replicas, seed, grace) as chaos:
+    with world(directory, replicas, seed, grace, fresh, margin) as chaos:
         for number in range(1, rounds + 1):
             chaos.round()
             say(f"round {number} of {rounds}: {chaos.sandbox.books.refresh_grants} rotations so far")
@@ -364,14 +337,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--grace", type=float, default=0.0, help="the server's grace window, in seconds")
+    parser.add_argument(
+        "--fresh",
+        type=float,
+        default=FRESH,
+        help="seconds of life that each token has before the next mishap; 0: one mishap follows on another",
+    )
+    parser.add_argument("--margin", type=float, default=MARGIN, help="seconds before its end that a token falls due")
     parser.add_argument("--keep", type=Path, help="an empty directory, to keep logs in")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = options.keep or Path(temporary)
         table = run(
-            directory, options.rounds, options.seed, options.replicas, options.grace,
+            directory, options.rounds, options.seed, options.replicas, options.grace, options.fresh, options.margin,
             lambda line: sys.stderr.write(f"{line}\n"),
         )  # fmt: skip
+    if table.story:
+        sys.stderr.write(f"{table.story}\n")
     print(table)  # noqa: T201 - a command
     return 0 if table.good else 1
 
