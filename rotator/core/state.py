@@ -399,18 +399,19 @@ def _ambiguous(
     first = before is None or before.ambiguous_at is None
     interrupted = failed.reason is Reason.INTERRUPTED
     origin_at = before.ambiguous_at if before is not None and before.ambiguous_at is not None else started_at
+    since = started_at if interrupted else now  # so that one restart after another puts nothing off
     # After each crash within the window: what the first replay risked has been risked already.
     replay = now - origin_at <= policy.replay_window if interrupted else first
     if replay and policy.replay_window > 0:
         replayed, wait = False, 0.0 if interrupted else min(_REPLAY_WAIT, policy.replay_window)
     else:
-        replayed, wait = True, _backoff(state, failed, policy, failures, now, spread, last_chance=True)
+        replayed, wait = True, _backoff(state, failed, policy, failures, since, spread, last_chance=True)
     return Trouble(
         failures=failures,
         reason=failed.reason,
         text=failed.text,
         since_at=before.since_at if before else now,
-        retry_at=now + wait,
+        retry_at=since + wait,
         refusals=before.refusals if before else 0,
         ambiguous_at=origin_at,
         replayed=replayed,
