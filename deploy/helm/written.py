@@ -10,6 +10,7 @@ SCHEMA: Final = Path("deploy/helm/rotator/values.schema.json")
 _NAME: Final = {"type": "string", "pattern": r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"}
 _TEXT: Final = {"type": "string"}
 _FLAG: Final = {"type": "boolean"}
+_URL: Final = {"type": "string", "pattern": r"^(https?://[^\s\"$]+)?$"}
 _TABLE: Final = {"type": "object"}  # Kubernetes' own; the API server knows what may be in it
 _TABLES: Final = {"type": "array", "items": _TABLE}
 _TEXTS: Final = {"type": "object", "additionalProperties": _TEXT}
@@ -49,7 +50,7 @@ _VALUES: Final = {
     "terminationGracePeriodSeconds": {"type": "integer", "minimum": 1},
     "resources": _closed({"requests": _TABLE, "limits": _TABLE}),
     "networkPolicy": _closed({"enabled": _FLAG, "metricsFrom": _TABLES, "egress": _TABLES}),
-    "monitoring": _closed({"podMonitor": _FLAG, "prometheusRule": _FLAG, "labels": _TEXTS}),
+    "monitoring": _closed({"podMonitor": _FLAG, "prometheusRule": _FLAG, "labels": _TEXTS, "runbooks": _URL}),
     "podAnnotations": _TEXTS,
     "podLabels": _TEXTS,
     "nodeSelector": _TEXTS,

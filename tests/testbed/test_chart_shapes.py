@@ -92,6 +92,17 @@ def test_monitoring_and_readers_are_those_of_the_overlays(helm: Helm) -> None:
     assert bound == overlay["RoleBinding", "home-token-reader"]
 
 
+def test_alerts_link_to_where_the_runbooks_are_read(helm: Helm) -> None:
+    """The address is a value; each alert's own page stays at its end."""
+    values = yaml.safe_load(_VALUES)
+    values["monitoring"] = {"prometheusRule": True, "runbooks": "https://wiki.test/rotator/"}
+    groups = by_kind(helm.rendered(values))["PrometheusRule", "rotator"]["spec"]["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    links = {alert["alert"]: alert["annotations"]["runbook_url"] for alert in alerts}
+    assert links == {alert: f"https://wiki.test/rotator/{alert}.md" for alert in links}
+    assert "RotatorAbsent" in links
+
+
 @pytest.mark.parametrize(("template", "overlay"), [("sidecar", "sidecar-shared/deployment"), ("once", "once/job")])
 def test_a_sidecar_of_another_chart_is_that_of_the_overlay(
     helm: Helm, tmp_path: Path, template: str, overlay: str
