@@ -29,6 +29,7 @@ from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
 from rotator.ports import Counts, Event, Notice, Peers, Problem, Pulse, Readiness, StatusChanged
 from rotator.readiness import in_one_line, is_ready, why_not_ready
+from rotator.tidings import Tidings
 from rotator.workers import Workers
 
 SWEEP_SECONDS: Final = 1.0
@@ -51,13 +52,18 @@ class Daemon:
         assembly: Assembly,
         load_config: Callable[[], Config | tuple[ConfigError, ...]],
         systemd: Systemd,
+        in_force: Callable[[Config], None] = lambda _: None,
     ) -> None:
-        """Take a good configuration and the parts made for it. `load_config` reads it anew for a reload.
+        """Take a good configuration and the parts made for it.
+
+        `load_config` reads it anew for a reload; `in_force` hears of each one that has come into force, when `run`
+        begins and after each good reload, and must not wait.
 
         Raises `InputsUnusable` if what is configured cannot be made into working parts.
         """
         self._config = config
         self._load_config = load_config
+        self._in_force = in_force
         self._assembly = assembly
         self._clock = assembly.clock
         self._rotator = assembly.rotator
@@ -81,8 +87,7 @@ class Daemon:
         self._reloading: set[asyncio.Future[tuple[str, ...]]] = set()
         self._one_reload = asyncio.Lock()
         self._last_reload = (True, self._started_at)
-        self._leases: dict[str, bool] = {}
-        self._trouble = ""
+        self._tidings = Tidings(assembly.peers, self._notify)
 
     def _add(self, name: str, plan: Plan) -> None:
         credential = self._credentials[name] = Credential(name, plan)
@@ -108,6 +113,7 @@ class Daemon:
         await self._sweep()
         if self._assembly.peers is not None:
             self._loop.run_in_executor(self._helpers, self._join, self._assembly.peers)
+        self._in_force(self._config)
         self._notify(Notice("started", f"watching over {counted(len(self._credentials))}", fields={"pid": os.getpid()}))
         self._systemd.tell(*self._in_one_line())
         self._systemd.ready()  # not when the first token has come: that is the server's affair (case I2)
@@ -167,7 +173,7 @@ class Daemon:
         if self._assembly.peers is not None:
             # No worker is woken: `run_once` steps each credential itself. Two at a time may spend one token twice.
             self._assembly.peers.start(
-                tuple(self._credentials), self._take_copy, self._tell_leases, lambda: tuple(self._credentials)
+                tuple(self._credentials), self._take_copy, self._tidings.tell, lambda: tuple(self._credentials)
             )
         ended = run_once(credentials, self._assembly, self._config.daemon.max_concurrent_per_server)
         self._assembly.close()
@@ -189,26 +195,11 @@ class Daemon:
 
     def _owner_changed(self) -> None:
         """See to all credentials: some have come to us, or are no longer ours."""
-        self._tell_leases()
+        self._tidings.tell()
         now = self._clock.now()
         for credential in tuple(self._credentials.values()):
             self._agenda.put(credential, now)
         self._workers.wake()
-
-    def _tell_trouble(self) -> None:
-        trouble = self._assembly.peers.trouble() if self._assembly.peers is not None else ""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            text = trouble or "Lease and watch work again"
-            self._notify(Notice("replicas_out_of_touch", text, level="error" if trouble else "info"))
-
-    def _tell_leases(self) -> None:
-        peers = self._assembly.peers
-        for lease, held in peers.leases() if peers is not None else ():
-            if self._leases.get(lease, False) is not held:
-                self._leases[lease] = held
-                event, what = ("lease_taken", "refreshes") if held else ("lease_lost", "no longer refreshes")
-                self._notify(Notice(event, f"this replica {what} the credentials of the Lease {lease}"))
 
     # -- sweep -------------------------------------------------------------------------------------
 
@@ -240,7 +231,7 @@ class Daemon:
         return standing if self._last_reload[0] else f"the last reload was refused, see the log; {standing}", outlook
 
     def _look_at(self, names: list[str]) -> None:
-        self._tell_trouble()
+        self._tidings.tell()
         for name in names:
             credential = self._credentials.get(name)
             if credential is None or credential.busy:
@@ -390,6 +381,7 @@ class Daemon:
         self._take_over(config, plans)
         self._reloads[0] += 1
         self._last_reload = (True, self._clock.now())
+        self._in_force(config)
         self._notify(Notice("reloaded", f"configuration reloaded: {counted(len(self._credentials))}"))
         return ()
 

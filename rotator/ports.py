@@ -110,6 +110,17 @@ class Ownership(Protocol):
         """Return who owns the credential, for people to find; empty if nobody is known to."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """One Lease as this process sees it."""
+
+    name: str
+    held: bool
+    """Whether this process holds it, and so refreshes its credentials."""
+    stranger: str = ""
+    """Its holder, if that has long had other credentials in its configuration than we: some are refreshed by nobody."""
+
+
 class Peers(Ownership, Protocol):
     """The other replicas, as far as this one has to do with them."""
 
@@ -129,8 +140,8 @@ class Peers(Ownership, Protocol):
     def follow(self, names: Collection[str]) -> None:
         """Follow these credentials from now on: the configuration has changed."""
 
-    def leases(self) -> tuple[tuple[str, bool], ...]:
-        """Return the name of each lease, and whether this process holds it."""
+    def leases(self) -> tuple[LeaseView, ...]:
+        """Show each Lease; none is ever added or taken away."""
 
     def trouble(self) -> str:
         """Say in one line why we do not hear of the others, or they of us; empty if all is well."""
@@ -260,13 +271,13 @@ class Counts:
     reloads_bad: int
     last_reload_good: bool
     last_reload_at: float
-    leases: tuple[tuple[str, bool], ...] = ()
-    """Each Lease, and whether this process holds it; none where nobody else could (a state directory has one owner)."""
+    leases: tuple[LeaseView, ...] = ()
+    """Each Lease; none where nobody else could hold it (a state directory has one owner)."""
 
     @property
     def stands_by(self) -> bool:
         """Whether there are Leases, and this process holds none of them."""
-        return bool(self.leases) and not any(held for _, held in self.leases)
+        return bool(self.leases) and not any(lease.held for lease in self.leases)
 
 
 class Desk(Protocol):

@@ -11,6 +11,7 @@ from rotator.config import Config, load
 from rotator.core.state import CredentialState
 from rotator.daemon import Daemon
 from rotator.once import Exit
+from rotator.ports import LeaseView
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
@@ -69,9 +70,9 @@ class Alone:
     def follow(self, names: Collection[str]) -> None:
         """Do nothing."""
 
-    def leases(self) -> tuple[tuple[str, bool], ...]:
+    def leases(self) -> tuple[LeaseView, ...]:
         """Hold one."""
-        return (("rotator", True),)
+        return (LeaseView("rotator", held=True),)
 
     def trouble(self) -> str:
         """Return nothing."""

@@ -128,8 +128,24 @@ DAEMON: Final = (
             Rule(
                 "max by (job, namespace, lease) (rotator_owner) == 0",
                 "critical",
-                "no replica of {{ $labels.job }} {{ $labels.namespace }} holds the Lease {{ $labels.lease }}",
+                "no replica of {{ $labels.job }}{{ with $labels.namespace }} in {{ . }}{{ end }} holds the Lease "
+                "{{ $labels.lease }}",
                 "4m",
+            ),
+        ),
+    ),
+    # Some Lease durations are over by then; longer than an upgrade that replaces one replica after another.
+    Alert(
+        "RotatorReplicasDiffer",
+        "Two replicas share a Lease and have different credentials in their configurations. Who holds the Lease "
+        "refreshes its own; what only the other has is refreshed by nobody.",
+        (
+            Rule(
+                "max by (job, namespace, lease) (rotator_replicas_differ) == 1",
+                "warning",
+                "replicas of {{ $labels.job }}{{ with $labels.namespace }} in {{ . }}{{ end }} share the Lease "
+                "{{ $labels.lease }} and have different credentials",
+                "5m",
             ),
         ),
     ),

@@ -48,15 +48,15 @@ def findings(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, 
             yield from (("warn", text) for text in stale_readers(api, place, names, _SECONDS))
 
 
-def review_at_start(config: Config, environ: Mapping[str, str], observer: Observer) -> None:
+def review(config: Config, environ: Mapping[str, str], observer: Observer) -> None:
     """Warn of the rights that are missing, all at once; nothing waits for it (case H13)."""
 
-    def review() -> None:
+    def ask() -> None:
         with closing(KubernetesClient(environ)) as api:
             namespace = api.namespace()
             warn(api, _needed(config, namespace, _published(config, namespace)), _SECONDS, observer)
 
-    threading.Thread(target=review, name="review", daemon=True).start()
+    threading.Thread(target=ask, name="review", daemon=True).start()
 
 
 def _published(config: Config, namespace: str) -> _Published:

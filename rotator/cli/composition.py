@@ -43,7 +43,9 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
     with contextlib.closing(assembly.store):
         systemd.starting(f"preparing {counted(len(config.credentials))}")
         try:
-            daemon = Daemon(config, assembly, lambda: load(path, None, os.environ), systemd)
+            daemon = Daemon(
+                config, assembly, lambda: load(path, None, os.environ), systemd, lambda new: _review(new, observers)
+            )
         except InputsUnusable as error:  # such as an environment proxy that is no URL
             raise Stop(ExitCode.CONFIG, str(error)) from None
         metrics = Metrics(daemon, config.metrics.fleet_threshold, assembly.clock)
@@ -68,6 +70,13 @@ def _shared(config: Config, observer: Observer) -> Assembly:
     return shared_assembly(config, observer)
 
 
+def _review(config: Config, observer: Observer) -> None:
+    if config.uses_a_cluster:
+        from rotator.cli import cluster
+
+        cluster.review(config, os.environ, observer)
+
+
 async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Metrics) -> int:
     """Run the daemon and its servers until it is told to stop; return its exit code."""
     sys.setswitchinterval(_TURN_SECONDS)
@@ -77,10 +86,6 @@ async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Met
         )
         await _serve_pages(config, pages, stack, observer)
         await _serve_control(config, make_control_app(daemon, VERSION), stack, observer)
-        if config.uses_a_cluster:
-            from rotator.cli import cluster
-
-            cluster.review_at_start(config, os.environ, observer)
         return await daemon.run()
 
 

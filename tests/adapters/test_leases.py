@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Collection, Generator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,38 @@ def test_a_stop_does_not_wait_for_an_api_server_that_is_away(lossy: Lossy, names
     assert holder.lease.term is None
 
 
+def test_a_holder_with_other_credentials_is_a_stranger_after_a_while(lossy: Lossy, namespace: Namespace) -> None:
+    """C22: what its holder does not know, nobody would refresh; while replicas are replaced, that is no news."""
+    holder, follower = Holder(lossy, namespace, "a"), Holder(lossy, namespace, "b", QUICK)
+    holder.lease.credentials, follower.lease.credentials = "one", "another"
+
+    def met() -> str:
+        holder.turn()
+        follower.turn()
+        return follower.lease.stranger
+
+    assert met() == ""
+    wait_until(met, "the stranger is noticed")
+    assert follower.lease.stranger == "a"
+    assert holder.lease.stranger == ""
+    holder.lease.credentials = "another"  # a reload
+    assert met() == ""
+
+
+def test_a_holder_that_wrote_no_digest_is_no_stranger(lossy: Lossy, namespace: Namespace) -> None:
+    """H7: an earlier release wrote none; nothing is known of its credentials."""
+    times = replace(QUICK, duration=0.0)
+    holder, follower = Holder(lossy, namespace, "a"), Holder(lossy, namespace, "b", times)
+    assert holder.turn() is not None
+    follower.lease.credentials = "another"
+    follower.turn()
+    assert follower.lease.stranger == ""
+    holder.lease.credentials = "one"
+    holder.turn()
+    follower.turn()
+    assert follower.lease.stranger == "a"
+
+
 # -- all leases of a release -----------------------------------------------------------------------
 
 
@@ -189,7 +222,7 @@ class Group:
 
     def shares(self) -> list[int]:
         """Return how many Leases each replica holds."""
-        return [sum(held for _, held in leases.held()) for leases in self.replicas.values()]
+        return [sum(lease.held for lease in leases.views()) for leases in self.replicas.values()]
 
 
 def test_replicas_share_and_take_over(namespace: Namespace, tmp_path: Path) -> None:
@@ -220,6 +253,26 @@ def test_what_is_under_way_is_not_handed_over(namespace: Namespace, tmp_path: Pa
         assert group.shares() == [2, 0]
         busy.clear()
         wait_until(lambda: group.shares() == [1, 1], "each holds one")
+
+
+def test_each_shard_tells_of_its_own_credentials(namespace: Namespace, tmp_path: Path) -> None:
+    """A credential more changes the digest of its own Lease, whatever the order in which they are named."""
+    with store_client(namespace, tmp_path, 2) as (client, _), ExitStack() as stack:
+        leases = Group(client, namespace, 2, stack).join("a")
+
+        def digests() -> list[str]:
+            found = (namespace.get("leases", name)["metadata"] for name in ("rotator-0", "rotator-1"))
+            return [metadata.get("annotations", {}).get("token-rotator/credentials", "") for metadata in found]
+
+        assert [shard_of(name, 2) for name in ("home", "work", "b")] == [0, 0, 1]
+        leases.follow(("home", "b"))
+        wait_until(lambda: all(digests()), "both are written")
+        first = digests()
+        leases.follow(("b", "work", "home"))
+        wait_until(lambda: digests()[0] != first[0], "one has changed")
+        assert digests()[1] == first[1]
+        leases.follow(("b", "home"))
+        wait_until(lambda: digests() == first, "all is as before")
 
 
 def test_shards_are_the_same_everywhere() -> None:

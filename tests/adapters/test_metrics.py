@@ -15,7 +15,7 @@ from rotator.adapters.metrics import Metrics
 from rotator.adapters.metrics.reference import PAGE, main, page
 from rotator.core.model import DAY, Oddity, Reason
 from rotator.core.standing import Standing, shifted
-from rotator.ports import Notice, Problem, PublishFinished, RefreshFinished, RefreshStarted, SaveFinished
+from rotator.ports import LeaseView, Notice, Problem, PublishFinished, RefreshFinished, RefreshStarted, SaveFinished
 from tests.desk import NOW, OUTPUT, VIEW, DataDesk
 from tests.fakes import FixedClock
 from tests.needs import needs
@@ -402,9 +402,12 @@ def test_a_lease_shows_who_is_the_owner() -> None:
     desk = DataDesk(VIEW)
     scraper = Scraper(Metrics(desk, 10, FixedClock(NOW)))
     assert scraper.series("rotator_owner") == []
-    desk.numbers = replace(desk.numbers, leases=(("rotator-0", True), ("rotator-1", False)))
+    leases = (LeaseView("rotator-0", held=True), LeaseView("rotator-1", held=False, stranger="a"))
+    desk.numbers = replace(desk.numbers, leases=leases)
     assert scraper.value("rotator_owner", lease="rotator-0") == 1
     assert scraper.value("rotator_owner", lease="rotator-1") == 0
+    assert scraper.value("rotator_replicas_differ", lease="rotator-0") == 0
+    assert scraper.value("rotator_replicas_differ", lease="rotator-1") == 1
 
 
 def test_the_page_of_all_metrics_is_fresh() -> None:

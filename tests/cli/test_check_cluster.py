@@ -79,6 +79,22 @@ def test_a_start_warns_of_missing_rights_and_goes_on(rotator: Place, namespace: 
     assert warned() == [f'add to the Role in namespace {namespace.name}: {RULE}["patch", "create"]}}']
 
 
+def test_a_reload_warns_of_rights_that_new_outputs_lack(rotator: Place, namespace: Namespace) -> None:
+    """H13: an output that is added while rotator runs is reviewed as at a start; before that nothing was missing."""
+    configure(rotator)
+    become(rotator, namespace.account(on_secrets(*ALL)))
+    log = rotator.directory / "log"
+    with rotator.daemon():
+        configure(rotator, SECRET.replace('"web"', '"shop"'))
+        assert rotator("reload").code == 0
+        wait_until(lambda: "right_missing" in log.read_text(), "the warning is in the log")
+    lines = [line for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "right_missing"]
+    rule = RULE.replace("web", "shop")
+    assert [line["message"] for line in lines] == [
+        f'add to the Role in namespace {namespace.name}: {rule}["get", "patch", "create"]}}'
+    ]
+
+
 def test_a_fleet_s_rights_are_asked_for_as_a_whole(rotator: Place, namespace: Namespace) -> None:
     """Many Secrets share one watch, and one rule."""
     everything: Rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": [*ALL]}

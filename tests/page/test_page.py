@@ -21,6 +21,7 @@ from rotator.adapters.web import is_loopback
 from rotator.adapters.web.page import refresh_seconds
 from rotator.core.model import Reason
 from rotator.core.standing import CredentialView, Standing
+from rotator.ports import LeaseView
 from tests.adapters.site import PATIENCE, Site, served
 from tests.desk import DataDesk
 from tests.page.fleet import credential, each_state, fleet
@@ -148,16 +149,16 @@ def test_a_refused_reload_is_told() -> None:
 @pytest.mark.parametrize(
     ("leases", "said"),
     [
-        ((("rotator-0", False), ("rotator-1", False)), "This rotator stands by"),
+        ((LeaseView("rotator-0", held=False), LeaseView("rotator-1", held=False)), "This rotator stands by"),
         (
-            (("rotator-0", False), ("rotator-1", True)),
+            (LeaseView("rotator-0", held=False), LeaseView("rotator-1", held=True)),
             "This rotator refreshes what belongs to rotator-1; others refresh",
         ),
-        ((("rotator-0", True),), ""),
+        ((LeaseView("rotator-0", held=True),), ""),
         ((), ""),
     ],
 )
-def test_who_refreshes_is_told(leases: tuple[tuple[str, bool], ...], said: str) -> None:
+def test_who_refreshes_is_told(leases: tuple[LeaseView, ...], said: str) -> None:
     """Whoever looks at the page of a rotator that does not hold each Lease is told so."""
     desk = DataDesk(credential("one"))
     desk.numbers = replace(desk.numbers, leases=leases)
@@ -165,6 +166,16 @@ def test_who_refreshes_is_told(leases: tuple[tuple[str, bool], ...], said: str) 
         words = words_of(site.get("/")[2].decode())
     assert said in words
     assert ("This rotator" in words) == (said != "")
+
+
+def test_a_holder_with_other_credentials_is_named() -> None:
+    """C22: whoever looks is told that some credentials are refreshed by nobody, and how that is put right."""
+    desk = DataDesk(credential("one"))
+    desk.numbers = replace(desk.numbers, leases=(LeaseView("rotator", held=False, stranger="pod-b"),))
+    with served(page_app(desk)) as site:
+        words = words_of(site.get("/")[2].decode())
+    assert "pod-b, which holds the Lease rotator, has other credentials in its configuration" in words
+    assert "or each a Lease of its own ( kubernetes.lease )" in words
 
 
 def test_an_unknown_credential_is_a_404_in_words() -> None:

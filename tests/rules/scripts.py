@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from rotator.core.model import DAY, RotationPolicy
+from rotator.ports import LeaseView
 from tests.rules import faults
 from tests.rules.faults import LIFETIME, MARGIN, MONTH
 from tests.rules.station import Station
@@ -58,8 +59,9 @@ _PUBLISH: Final = "RotatorPublishFailing"
 _REFRESHES: Final = "RotatorRefreshBudgetBurning"
 _TOKENS: Final = "RotatorAvailabilityBudgetBurning"
 
-_LED: Final = {"leases": (("rotator", True),)}
-_NOT_LED: Final = {"leases": (("rotator", False),)}
+_LED: Final = {"leases": (LeaseView("rotator", held=True),)}
+_NOT_LED: Final = {"leases": (LeaseView("rotator", held=False),)}
+_AT_ODDS: Final = {"leases": (LeaseView("rotator", held=False, stranger="rotator-1"),)}
 
 SCRIPTS: Final = (
     Script(
@@ -124,6 +126,11 @@ SCRIPTS: Final = (
     Script(
         "RotatorNoLeader", "no replica holds the Lease",
         faults.told, {"good": _LED, "bad": _NOT_LED}, 270,
+        thresholds=(EACH,),
+    ),
+    Script(
+        "RotatorReplicasDiffer", "two that share a Lease have different credentials",
+        faults.told, {"good": _LED, "bad": _AT_ODDS}, 330, others=("RotatorNoLeader",),
         thresholds=(EACH,),
     ),
     Script(

@@ -34,6 +34,12 @@ SHORT = """
 """
 
 
+SOONEST = """
+    lease_duration = "4s"
+    timeout = "500ms"
+"""
+
+
 @contextmanager
 def released(
     namespace: Namespace,
@@ -44,13 +50,14 @@ def released(
     secret: str = "",
     lifetime: float = 3600.0,
     defaults: str = PATIENT,
+    kubernetes: str = QUICK,
 ) -> Generator[tuple[Release, Sandbox]]:
     """Run replicas of a release, everybody logged in."""
     switches = Switches(client_secret="", token_prefix=PLANTED, access_lifetime=lifetime)
     sandbox = Sandbox(switches=switches, users={"*": "none"})
     with SandboxServer(sandbox) as server:
         release = Release(
-            directory, namespace, server.url, names, kubernetes=QUICK, defaults=defaults, shards=shards,
+            directory, namespace, server.url, names, kubernetes=kubernetes, defaults=defaults, shards=shards,
             metrics='listen = "127.0.0.1:0"', secret=secret,
         )  # fmt: skip
         with release.running(replicas):
@@ -86,6 +93,24 @@ def test_one_refreshes_the_others_follow_and_take_over(namespace: Namespace, tmp
         assert release.owner("home", patience=10.0) is follower  # long before the lease would be over
         assert follower.run("rotate", "home").returncode == 0
         assert sandbox.books.replays_by_user.total() == 0
+
+
+def test_a_follower_tells_of_an_owner_that_lacks_its_credential(namespace: Namespace, tmp_path: Path) -> None:
+    """C22: what the owner does not know, nobody refreshes; the follower says so until both are told the same."""
+    short = 'connect_timeout = "500ms"\nread_timeout = "1s"\ntotal_timeout = "1s"'
+    with released(namespace, tmp_path, 2, "home", "work", defaults=short, kubernetes=SOONEST) as (release, _):
+        owner = release.owner("home")
+        follower = next(one for one in release.replicas if one is not owner)
+        config = owner.directory / "rotator.toml"
+        whole = config.read_text()
+        config.write_text(whole.replace('[credentials."work"]', ""))
+        assert owner.run("reload").returncode == 0
+        wait_until(lambda: '"event": "replicas_differ"' in follower.log, "the follower tells", 60.0)
+        holder = namespace.get("leases", LEASE)["spec"]["holderIdentity"]
+        assert f"{holder}, which holds the Lease rotator, has other credentials in its configuration" in follower.log
+        config.write_text(whole)
+        assert owner.run("reload").returncode == 0
+        wait_until(lambda: '"event": "replicas_agree"' in follower.log, "the follower tells", 30.0)
 
 
 def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -> None:

@@ -27,7 +27,11 @@ from rotator.ports import Clock
 
 WANTED_BY: Final = "token-rotator/wanted-by"
 """A replica that holds less than its share asks the holder for this shard."""
+CREDENTIALS: Final = "token-rotator/credentials"
+"""A digest of the credentials that the holder refreshes under this Lease."""
 _RELEASED_SECONDS: Final = 1
+_DIFFERS_FOR: Final = 4.0
+"""Durations of a Lease for which its holder may have other credentials than we: replicas are upgraded one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Seen:
     duration: float
     since: float
     wanted_by: str
+    credentials: str = ""
+    """The holder's digest; empty if it is of a release that wrote none."""
 
 
 _terms: Final = itertools.count(1)
@@ -71,6 +77,9 @@ class Lease:
         self.name = name
         self.trouble = ""
         """Why the API server did not serve the last turn; empty if it did."""
+        self.credentials = ""
+        """The digest of what we would refresh under this Lease."""
+        self._differs_since: float | None = None
         self._api = api
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}"
         self._identity = identity
@@ -92,6 +101,14 @@ class Lease:
     def is_free(self) -> bool:
         """Tell whether nobody holds it, as last seen: it was given up, or its holder has not moved for too long."""
         return not self.seen.holder or time.monotonic() - self.seen.since > self.seen.duration
+
+    @property
+    def stranger(self) -> str:
+        """Return the holder if its credentials have long been others than ours; else nothing."""
+        since = self._differs_since
+        if since is None or time.monotonic() - since < _DIFFERS_FOR * self._times.duration:
+            return ""
+        return self.seen.holder
 
     def lasts(self, seconds: float) -> bool:
         """Tell whether we hold it for so many seconds more and for a save after that, even if we are cut off now."""
@@ -133,7 +150,8 @@ class Lease:
     def _renew(self) -> bool:
         """Renew what we wrote last; False if another has written since."""
         sent_at = self._clock.now()
-        reply = self._patch({"holderIdentity": self._identity, **self._spec()})
+        spec = {"holderIdentity": self._identity, **self._spec()}
+        reply = self._patch(spec, annotations={CREDENTIALS: self.credentials})
         self.trouble = "" if reply.good or reply.status == CONFLICT else reply.text
         if reply.status in (CONFLICT, NOT_FOUND):
             self._version = ""
@@ -159,7 +177,9 @@ class Lease:
             float(spec.get("leaseDurationSeconds") or 0),
             since,
             annotations_of(reply.body).get(WANTED_BY, ""),
+            annotations_of(reply.body).get(CREDENTIALS, ""),
         )
+        self._compare()
         if seen.holder == self._identity:
             # We took it and never heard so, or somebody touched the record. Only a renewal tells until when it is ours.
             self._version = version
@@ -173,7 +193,7 @@ class Lease:
         now = _micro_time()
         spec = {"holderIdentity": self._identity, "acquireTime": now, **self._spec()}
         self._version = self.seen.version
-        reply = self._patch(spec, annotations={WANTED_BY: None})
+        reply = self._patch(spec, annotations={WANTED_BY: None, CREDENTIALS: self.credentials})
         self._version = ""
         if reply.good:
             self._held = None  # a new term, whatever we held before
@@ -184,9 +204,17 @@ class Lease:
         self._version = version_of(body)
         self.seen = Seen(
             self._version, self._identity, self._times.duration, time.monotonic(),
-            annotations_of(body).get(WANTED_BY, ""),
+            annotations_of(body).get(WANTED_BY, ""), self.credentials,
         )  # fmt: skip
+        self._compare()
         self._held = _Held(held.term if held else next(_terms), sent_at + self._times.duration)
+
+    def _compare(self) -> None:
+        """Note since when somebody holds the Lease who has other credentials."""
+        if not self.seen.holder or self.seen.credentials in ("", self.credentials):
+            self._differs_since = None
+        elif self._differs_since is None:
+            self._differs_since = time.monotonic()
 
     def _spec(self) -> dict[str, object]:
         # A renewal that changed nothing would not count: the server keeps the version, and a rival's stale one wins.
@@ -199,10 +227,8 @@ class Lease:
             "metadata": {"name": self.name, "labels": {"app.kubernetes.io/managed-by": "rotator"}},
         }
 
-    def _patch(self, spec: dict[str, object], annotations: dict[str, str | None] | None = None) -> Reply:
-        metadata: dict[str, object] = {"resourceVersion": self._version}
-        if annotations is not None:
-            metadata["annotations"] = annotations
+    def _patch(self, spec: dict[str, object], annotations: Mapping[str, str | None]) -> Reply:
+        metadata: dict[str, object] = {"resourceVersion": self._version, "annotations": annotations}
         return self._call("PATCH", {"metadata": metadata, "spec": spec}, MERGE)
 
     def _call(self, method: str, body: dict[str, Any] | None = None, content_type: str = MERGE) -> Reply:

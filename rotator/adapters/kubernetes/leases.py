@@ -5,6 +5,7 @@ its wish on a Lease of the one that holds most, who hands it over when nothing i
 of each other from the Leases alone, and need no right but on those.
 """
 
+import hashlib
 import random
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Final
 
 from rotator.adapters.kubernetes.lease import Lease, LeaseTimes
 from rotator.adapters.kubernetes.wire import Api
-from rotator.ports import Clock
+from rotator.ports import Clock, LeaseView
 
 _LOOK_EVERY: Final = 5.0
 _FREE_FOR: Final = 3
@@ -65,9 +66,16 @@ class Leases:
         """Return the holder as last seen."""
         return self._lease(name).seen.holder
 
-    def held(self) -> tuple[tuple[str, bool], ...]:
-        """Return each Lease's name, and whether we hold it."""
-        return tuple((lease.name, lease.term is not None) for lease in self._leases)
+    def views(self) -> tuple[LeaseView, ...]:
+        """Show each Lease; see `rotator.ports.Peers`."""
+        return tuple(LeaseView(lease.name, lease.term is not None, lease.stranger) for lease in self._leases)
+
+    def follow(self, names: Collection[str]) -> None:
+        """Tell whoever reads a Lease of ours which credentials we refresh under it."""
+        shards = len(self._leases)
+        for number, lease in enumerate(self._leases):
+            mine = sorted(name for name in names if shard_of(name, shards) == number)
+            lease.credentials = hashlib.sha256("\n".join(mine).encode()).hexdigest()[:16]
 
     def trouble(self) -> str:
         """Say why the API server does not serve us; empty if it does."""

@@ -39,7 +39,7 @@ class KubernetesPeers:
         self.term = leases.term
         self.may_spend = leases.may_spend
         self.owner = leases.owner
-        self.leases = leases.held
+        self.leases = leases.views
 
     def start(
         self,
@@ -51,10 +51,12 @@ class KubernetesPeers:
         """Take part; see `rotator.ports.Peers`. Copies first: who owns a credential from the start loads it itself."""
         self._copies = Copies(self._api, self._store.collection, self._store.prefix, self._store.timeout, came)
         self._copies.follow(names, _START_PATIENCE)
+        self._leases.follow(names)
         self._leases.start(changed, busy, _START_PATIENCE)
 
     def follow(self, names: Collection[str]) -> None:
         """Follow these credentials from now on."""
+        self._leases.follow(names)
         if self._copies is not None:
             self._copies.follow(names, 0.0)
 

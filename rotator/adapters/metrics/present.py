@@ -121,9 +121,13 @@ def daemon_metrics(counts: Counts, now: float, *, listed: bool) -> Iterator[Metr
     if counts.leases:
         text = "1 if this process holds the Lease and refreshes, 0 if it stands by; absent without Leases."
         owner = GaugeMetricFamily("rotator_owner", text, labels=["lease"])
-        for lease, held in counts.leases:
-            owner.add_metric([lease], float(held))
+        text = "1 if the holder of the Lease has long had other credentials than this process: some nobody refreshes."
+        differ = GaugeMetricFamily("rotator_replicas_differ", text, labels=["lease"])
+        for lease in counts.leases:
+            owner.add_metric([lease.name], float(lease.held))
+            differ.add_metric([lease.name], float(bool(lease.stranger)))
         yield owner
+        yield differ
 
 
 def credential_metrics(shown: Sequence[CredentialView], now: float) -> Iterator[Metric]:

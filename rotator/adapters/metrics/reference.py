@@ -15,7 +15,7 @@ from rotator.adapters.metrics import Metrics
 from rotator.adapters.metrics.tally import OUTCOMES
 from rotator.core.model import HOUR, Oddity, Reason
 from rotator.core.standing import CredentialView, OutputView, Standing
-from rotator.ports import Counts, Desk
+from rotator.ports import Counts, Desk, LeaseView
 
 PAGE: Final = Path("docs/reference/metrics.md")
 FLEETS: Final = (1, 1_000, 100_000)
@@ -91,7 +91,8 @@ class _Desk:
             )  # fmt: skip
 
     def counts(self) -> Counts:
-        return Counts(0.0, 0.0, 0, 0, 0, 0, 0, last_reload_good=True, last_reload_at=0.0, leases=(("rotator", True),))
+        leases = (LeaseView("rotator", held=True),)
+        return Counts(0.0, 0.0, 0, 0, 0, 0, 0, last_reload_good=True, last_reload_at=0.0, leases=leases)
 
 
 class _Noon:

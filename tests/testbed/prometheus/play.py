@@ -21,6 +21,7 @@ from tests.testbed.prometheus.town import EVERYBODY, FIRST, LATER, Town, new_tow
 
 RULES: Final = Path(__file__).parents[3] / "deploy" / "prometheus" / "rules.yaml"
 MACHINE: Final = {"job": "rotator", "instance": "vm-1"}
+_AT_ODDS: Final = {"RotatorNoLeader", "RotatorReplicasDiffer"}
 PODS: Final = {"job": "iot/rotator", "namespace": "iot"}
 """The labels of a scrape of a machine, and those that a scrape of pods has beside pod and instance."""
 
@@ -175,21 +176,21 @@ def room_again(stage: Stage) -> None:
 
 
 def bad_configuration(stage: Stage) -> None:
-    """A new configuration is refused, and no pod holds the Lease."""
+    """A new configuration is refused, and no pod holds the Lease; who held it last has other credentials."""
     stage.town.configure(EVERYBODY, is_fused=False, is_broken=True)
-    stage.pods.led = False
+    stage.pods.led, stage.pods.differ = False, True
     stage.reload("failure")
     stage.wait({**CLOCK, "RotatorConfigReloadFailed": set()})
-    wait_until(lambda: "RotatorNoLeader" in {alert["alertname"] for alert in stage.prometheus.alerts()}, "no leader")
+    wait_until(lambda: _AT_ODDS.issubset(alert["alertname"] for alert in stage.prometheus.alerts()), "no leader")
 
 
 def good_configuration(stage: Stage) -> None:
     """The configuration is put right, and a pod holds the Lease again."""
     stage.town.configure(EVERYBODY, is_fused=False)
-    stage.pods.led = True
+    stage.pods.led, stage.pods.differ = True, False
     stage.reload("success")
     stage.wait(CLOCK)
-    wait_until(lambda: "RotatorNoLeader" not in {alert["alertname"] for alert in stage.prometheus.alerts()}, "a leader")
+    wait_until(lambda: _AT_ODDS.isdisjoint(alert["alertname"] for alert in stage.prometheus.alerts()), "a leader")
 
 
 def shaky_servers(stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """What Prometheus would scrape of two pods: the daemon's own page with a Lease, and a follower that waits for it.
 
 The daemon under test keeps its state in files and knows no Lease. So that leader, follower and "no leader" are seen,
-its page is relayed with `rotator_owner` added, and a second page stands for a follower.
+its page is relayed with `rotator_owner` added, and a second page stands for a follower, of the same credentials or not.
 """
 
 import contextlib
@@ -24,11 +24,12 @@ rotator_credentials_listed 1
 
 
 class Pods:
-    """Two pages, and whether the first holds the Lease."""
+    """Two pages, whether the first holds the Lease, and whether the second has other credentials."""
 
     def __init__(self, daemon: tuple[str, int]) -> None:
         pods = self
         self.led = True
+        self.differ = False
 
         class Page(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -55,7 +56,7 @@ class Pods:
 
     def _page(self, path: str, daemon: tuple[str, int]) -> str:
         if path == FOLLOWER:
-            return f"{_FOLLOWER}rotator_owner 0\n"
+            return f"{_FOLLOWER}rotator_owner 0\nrotator_replicas_differ {self.differ:d}\n"
         connection = http.client.HTTPConnection(*daemon, timeout=5)
         try:
             connection.request("GET", "/metrics")
