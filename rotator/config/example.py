@@ -14,7 +14,7 @@ EXAMPLE: Final = """\
 # store = "files"                              # or "kubernetes": Secrets that replicas share, see [kubernetes]
 # state_directory = "/var/lib/rotator"         # $STATE_DIRECTORY, where systemd sets it
 # runtime_directory = "/run/rotator"           # $RUNTIME_DIRECTORY, likewise
-# spill_directory = "/var/spool/rotator"       # second place if the first is full; default: none
+# spill_directory = "/srv/rotator"             # a second disk if the first is full; ReadWritePaths=; default: none
 # control_socket = "/run/rotator/rotator.sock"
 # control_socket_group = "rotator"             # who may run `rotator status`; default: the daemon's
 # drain_timeout = "105s"                       # longer than each total_timeout

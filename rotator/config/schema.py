@@ -55,9 +55,10 @@ class DaemonTable(Table):
     )
     spill_directory: AbsolutePath | None = Field(
         None,
-        description="A second place, best on another file system, for a token set that the state directory cannot take "
-        "(disk full). Without it such a token set lives in memory until the disk has room. Default: none.",
-        examples=["/dev/shm/rotator"],  # noqa: S108 -- the point is memory
+        description="A second place, on another disk, for a token set that the state directory cannot take (disk full). "
+        "In the systemd service it needs `ReadWritePaths=`. "
+        "Without it such a token set lives in memory until the disk has room. Default: none.",
+        examples=["/srv/rotator"],
     )
     control_socket: AbsolutePath | None = Field(
         None,

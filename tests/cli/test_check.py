@@ -68,7 +68,7 @@ def test_a_state_directory_open_to_others_fails(rotator: Place) -> None:
     rotator.state.chmod(0o755)
     code, (line,) = faults(rotator)
     assert code == 78
-    assert line.startswith(f"fail  state directory: the state directory {rotator.state} is open to others (mode 0755)")
+    assert line.startswith(f"fail  state directory: the directory {rotator.state} is open to others (mode 0755)")
 
 
 def test_a_secret_that_cannot_be_read_fails(rotator: Place) -> None:

@@ -167,14 +167,14 @@ def _make(path: Path) -> None:
 
 
 def _unopened(error: OSError, path: Path) -> Problem:
-    problem = atomic.problem_of(error, path, "open the state directory", itself=True)
+    problem = atomic.problem_of(error, path, "open the directory", itself=True)
     if path.is_file():
         text = f"{atomic.shown(path)} is a file: mount or name the directory that is to hold states"
         return Problem(Reason.BUSY_TARGET, text)
     if problem.reason is not Reason.MISSING_DIRECTORY:
         return problem
     text = (
-        f"the state directory {atomic.shown(path)} cannot be made: {path.parent} is no directory;"
+        f"the directory {atomic.shown(path)} cannot be made: {path.parent} is no directory;"
         f" run: mkdir -p -m 0700 {shlex.quote(str(path))}"
         f" (in a systemd unit: StateDirectory={path.name})"
     )
@@ -187,7 +187,7 @@ def _too_open(path: Path, fd: int) -> Problem | None:
     mode = os.fstat(fd).st_mode
     if mode & _OTHERS:
         text = (
-            f"the state directory {path} is open to others (mode {stat.S_IMODE(mode):04o}); run:"
+            f"the directory {path} is open to others (mode {stat.S_IMODE(mode):04o}); run:"
             f" chmod 0700 {quoted}, or name a new directory in it, which rotator makes itself"
         )
         return Problem(Reason.PERMISSION, text)

@@ -35,6 +35,38 @@ def test_a_full_state_directory_costs_no_refresh_token(installed: Installed) -> 
     machine.run("umount", STATE)
 
 
+@pytest.mark.parametrize("end", ["stop", "crash"])
+@pytest.mark.parametrize("spill", ["/srv/rotator", "/dev/shm/rotator"])  # another disk, as the page has it; memory
+def test_what_was_spilled_is_there_after_a_stop_and_after_a_crash(installed: Installed, spill: str, end: str) -> None:
+    """B25: the disk fills up during a refresh; the new pair is found again, and no spent token is sent."""
+    machine = installed.machine
+    installed.configure(daemon=f'spill_directory = "{spill}"')
+    machine.run("systemd-sysusers")
+    machine.run("install", "-d", "-o", "rotator", "-g", "rotator", "-m", "700", "/srv/rotator")
+    installed.drop_in("besides", "ReadWritePaths=/srv/rotator", "RestartSec=200ms")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("mkdir", STATE)
+    machine.run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", STATE)
+    installed.start()
+    installed.login()
+    installed.server.sandbox.change(latency_seconds=2)
+    installed.begin_rotation()
+    machine.run("sh", "-c", f"cat /dev/zero >{STATE}/filler; chmod 600 {STATE}/filler", check=False)
+    installed.wait_until(lambda: installed.shown()["unsaved"], "the save fails")
+    if end == "stop":
+        machine.run("systemctl", "stop", UNIT)
+        machine.run("systemctl", "start", UNIT)
+    else:
+        installed.kill("KILL")
+        installed.wait_until(lambda: installed.restarts() == 1 and installed.state() == "active", "it is up again")
+    assert installed.shown()["generation"] == 2
+    machine.run("rm", f"{STATE}/filler")
+    assert installed.rotate()["generation"] == 3
+    assert installed.books.token_requests == {"granted": 3}
+    machine.run("systemctl", "stop", UNIT)
+    machine.run("umount", STATE)
+
+
 def test_directories_have_the_modes_that_their_users_need(installed: Installed) -> None:
     """The state is the daemon's alone, the runtime directory can be passed through, the socket is the group's."""
     installed.start()
