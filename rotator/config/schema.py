@@ -55,7 +55,7 @@ class DaemonTable(Table):
     )
     spill_directory: AbsolutePath | None = Field(
         None,
-        description="A second place, on another disk, for a token set that the state directory cannot take (disk full). "
+        description="A place on another disk for a token set that the state directory cannot take (disk full). "
         "In the systemd service it needs `ReadWritePaths=`. "
         "Without it such a token set lives in memory until the disk has room. Default: none.",
         examples=["/srv/rotator"],

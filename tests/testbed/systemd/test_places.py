@@ -36,7 +36,7 @@ def test_a_full_state_directory_costs_no_refresh_token(installed: Installed) -> 
 
 
 @pytest.mark.parametrize("end", ["stop", "crash"])
-@pytest.mark.parametrize("spill", ["/srv/rotator", "/dev/shm/rotator"])  # another disk, as the page has it; memory
+@pytest.mark.parametrize("spill", ["/srv/rotator", "/dev/shm/rotator"])  # noqa: S108 -- another disk, and memory
 def test_what_was_spilled_is_there_after_a_stop_and_after_a_crash(installed: Installed, spill: str, end: str) -> None:
     """B25: the disk fills up during a refresh; the new pair is found again, and no spent token is sent."""
     machine = installed.machine
