@@ -19,7 +19,7 @@ from rotator.adapters.file_sink import FileSink
 from rotator.config import Config, CredentialConfig, SecretConfig, Source, SourceKind
 from rotator.core.grant import password_request
 from rotator.core.login import parse_pair
-from rotator.core.model import Fingerprinter, Granted, Reason
+from rotator.core.model import Fingerprinter, Grant, Granted, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.state import from_answer, from_refresh_token
 from rotator.credential import Credential, Plan
@@ -170,6 +170,13 @@ class Assembly:
             return extra
         asked_at = self.clock.now()
         answer = plan.endpoint.request(password_request(username, password, plan.scope, extra), (password, username))
+        if isinstance(answer, Granted) and not answer.refresh_token and plan.grant is Grant.REFRESH_TOKEN:
+            # What is stored may be good; taken over, this would end it with its access token.
+            text = (
+                "the server gave an access token without a refresh token, so nothing was taken over; ask for one (for"
+                " many servers: scope offline_access), or have the client allowed to refresh"
+            )
+            return Problem(Reason.OTHER_REFUSAL, text)
         if isinstance(answer, Granted):
             return self._adopt(credential, answer, asked_at)
         cure = {

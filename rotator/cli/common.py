@@ -1,8 +1,10 @@
 """What the commands share: where the configuration is, who answers, how a line is written."""
 
+import contextlib
 import os
+import signal
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -12,6 +14,8 @@ import click
 from rotator.cli.exits import ExitCode, Stop, code_of
 
 if TYPE_CHECKING:
+    import threading
+
     from rotator.adapters.control_client import ControlClient, ControlProblem
     from rotator.config import Config
 
@@ -144,3 +148,27 @@ def is_passing(problem: "ControlProblem") -> bool:
 def say(line: str) -> None:
     """Write one line for people to standard error."""
     click.echo(f"rotator: {line}", err=True)
+
+
+@contextlib.contextmanager
+def finishing(stopping: "threading.Event") -> Iterator[None]:
+    """Let Ctrl-C, a stop or a closed terminal set `stopping`, and nothing else, until the end of the block.
+
+    A token request that is under way is waited for: an answer that nobody saves is a lost refresh token (invariant 13).
+    """
+
+    def stop(*_: object) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            say("ending as soon as the request under way is answered and saved")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rotator.adapters.control_client import ControlProblem
 from rotator.adapters.file_store import FileStore
 from rotator.assembly import Assembly, InputsUnusable
-from rotator.cli.common import say
+from rotator.cli.common import finishing, say
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, CredentialConfig, OutputConfig, SecretConfig
 from rotator.core.model import Halt, Reason
@@ -144,7 +144,7 @@ def token(config: Config, name: str) -> dict[str, Any]:
 def _assembled(config: Config) -> Iterator[Assembly]:
     with _store(config) as store:
         assembly = Assembly(store, _ToStandardError(), os.environ)
-        with contextlib.closing(assembly):
+        with contextlib.closing(assembly), finishing(assembly.stopping):
             try:
                 yield assembly
             except InputsUnusable as error:
@@ -173,6 +173,9 @@ def rotations(
     chosen = named(config, name)
     with _assembled(config) as assembly:
         for one in sorted(chosen):
+            if assembly.stopping.is_set():
+                yield one, ControlProblem("stopping", "not rotated: rotator was told to end before its turn")
+                continue
             credential = Credential(one, assembly.plan(one, chosen[one]))
             yield one, _rotation(assembly, credential, time.monotonic() + timeout)
 
@@ -187,4 +190,5 @@ def _rotation(assembly: Assembly, credential: Credential, deadline: float) -> di
         if isinstance(outcome, Halt) or time.monotonic() + wait > deadline:
             reason = outcome.reason if isinstance(outcome, Halt) else outcome.why
             return ControlProblem(reason, f"not rotated: {reason}; see what is said above")
-        time.sleep(max(0.05, wait))
+        if assembly.stopping.wait(max(0.05, wait)):
+            return ControlProblem("stopping", "not rotated: rotator was told to end")

@@ -2,7 +2,16 @@
 
 import click
 
-from rotator.cli.common import Settings, client_of, config_option, examples, good, load_config, timeout_option
+from rotator.cli.common import (
+    Settings,
+    client_of,
+    config_option,
+    examples,
+    finishing,
+    good,
+    load_config,
+    timeout_option,
+)
 from rotator.cli.exits import ExitCode, Stop
 
 
@@ -25,7 +34,6 @@ def run(settings: Settings, once: bool) -> int:  # noqa: FBT001 - click's way
     import asyncio
     import contextlib
     import os
-    import signal
 
     from rotator.adapters.systemd import Systemd
 
@@ -37,9 +45,8 @@ def run(settings: Settings, once: bool) -> int:  # noqa: FBT001 - click's way
 
         with composition.composed(settings.config, config, systemd) as (daemon, assembly, metrics):
             if once:
-                for number in (signal.SIGTERM, signal.SIGINT):  # a request in flight is still waited for
-                    signal.signal(number, lambda *_: assembly.stopping.set())
-                return daemon.run_once()
+                with finishing(assembly.stopping):
+                    return daemon.run_once()
             return asyncio.run(composition.serve(config, daemon, assembly.observer, metrics))
 
 

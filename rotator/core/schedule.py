@@ -64,7 +64,8 @@ def next_action(
     if due.at <= now:
         return Refresh(due.why)
     if due.at == soonest == _NEVER:
-        return Halt(Reason.LOGIN_REQUIRED if state.tokens is None else Reason.REAUTHORIZATION_REQUIRED)
+        login = due.why == Reason.LOGIN_REQUIRED
+        return Halt(Reason.LOGIN_REQUIRED if login else Reason.REAUTHORIZATION_REQUIRED)
     return Wait(due.at, due.why) if due.at <= soonest else Wait(soonest, "publish")
 
 

@@ -43,7 +43,7 @@ _REFUSALS = frozenset(
 
 def standing_of(state: CredentialState, grant: Grant) -> Standing:
     """Derive the one word from the state."""
-    if state.tokens is None and grant is Grant.REFRESH_TOKEN:
+    if grant is Grant.REFRESH_TOKEN and (state.tokens is None or not state.tokens.refresh_token):
         return Standing.LOGIN_REQUIRED
     if state.status is Status.REAUTHORIZATION_REQUIRED:
         return Standing.REAUTHORIZATION_REQUIRED

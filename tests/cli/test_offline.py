@@ -1,12 +1,17 @@
 """The commands without a daemon: on the state directory, under its lock."""
 
+import contextlib
 import json
 import signal
+import subprocess
 import time
+
+import pytest
 
 from rotator.adapters.file_store import FileStore
 from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import PASSWORD, USERNAME, Place
+from tests.process.rig import wait_until
 from tests.secrets_scan import planted
 
 NO_DAEMON = "rotator: no daemon is running; this is what it left behind. Start it: rotator run"
@@ -195,6 +200,48 @@ def test_rotate_works_without_a_daemon(rotator: Place, server: SandboxServer) ->
     assert run.out == "home: rotated, generation 2; access token: 59 min left of 60 min\n"
     assert server.sandbox.books.refresh_grants == 1
     assert rotator.output.read_text() in rotator.tokens()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_rotation_that_is_told_to_end_saves_its_answer(
+    rotator: Place, server: SandboxServer, number: signal.Signals
+) -> None:
+    """B1: Ctrl-C, a stop or a closed terminal ends `rotate` after the answer is saved; nothing more is begun."""
+    rotator.configure("[credentials.work]")
+    rotator.login()
+    server.sandbox.change(latency_seconds=1.0)
+    with subprocess.Popen(
+        rotator.command("rotate", "--all"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=rotator.environ,
+    ) as running:  # fmt: skip
+        wait_until(lambda: server.sandbox.authorization_server.requests_under_way > 0, "the request has arrived")
+        running.send_signal(number)
+        out, err = running.communicate(timeout=30)
+    assert out.startswith("home: rotated, generation 2; ")
+    assert err == (
+        "rotator: ending as soon as the request under way is answered and saved\n"
+        "rotator: work: not rotated: rotator was told to end before its turn\n"
+    )
+    assert running.returncode == 75
+    server.sandbox.change(latency_seconds=0.0)
+    assert rotator("rotate", "home").out.startswith("home: rotated, generation 3; ")
+
+
+@pytest.mark.parametrize("daemon", [False, True], ids=["offline", "daemon"])
+def test_a_login_that_brings_no_refresh_token_takes_nothing_over(
+    rotator: Place, server: SandboxServer, *, daemon: bool
+) -> None:
+    """A22: without one, what is stored would end with its access token; the cure names the scope that is missing."""
+    rotator.login()
+    before = rotator.tokens()
+    with rotator.daemon() if daemon else contextlib.nullcontext():
+        server.sandbox.script(["refresh_token_absent"])
+        run = rotator.login()
+        assert run.code == 78
+        assert run.err.count("\n") == 1
+        assert "the server gave an access token without a refresh token, so nothing was taken over" in run.err
+        assert "offline_access" in run.err
+        assert rotator.tokens() == before
 
 
 def test_rotate_all_goes_on_after_a_failure(rotator: Place) -> None:

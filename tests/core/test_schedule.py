@@ -28,6 +28,7 @@ from rotator.core.model import (
     Wait,
 )
 from rotator.core.schedule import SinkRef, fuse_blown, next_action, refresh_due, spread_of
+from rotator.core.standing import Standing, standing_of
 from rotator.core.state import CredentialState, Delivery, Status, Trouble, after_publish, opened
 from tests.lives import GRANT, answered, answers, busiest_hour, granted, live, lives, policies, replay
 from tests.needs import needs
@@ -371,7 +372,9 @@ def test_nothing_to_do_without_a_first_pair() -> None:
     """Without tokens, or without a refresh token, there is nothing to do but wait for a login."""
     assert action(CredentialState(), 0, FILE) == Halt(Reason.LOGIN_REQUIRED)
     delivered = replace(state_of(refresh_token=None), deliveries={"file": Delivery(1, AT)})
-    assert isinstance(action(delivered, 1e9, FILE), Halt)
+    assert action(delivered, 1e9, FILE) == Halt(Reason.LOGIN_REQUIRED)
+    assert standing_of(delivered, Grant.REFRESH_TOKEN) is Standing.LOGIN_REQUIRED
+    assert standing_of(delivered, Grant.CLIENT_CREDENTIALS) is Standing.VALID
 
 
 def test_client_credentials_need_no_first_pair() -> None:
