@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -54,7 +54,10 @@ class TokenEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one token request, or leave it without an answer."""
         request = Request(scope, receive, send)
-        form = _read_form(request, await request.body())
+        try:
+            form = _read_form(request, await request.body())
+        except ClientDisconnect:
+            return  # it went away before its request was whole: nothing was asked
         sent = "" if isinstance(form, Refused) else form.get("refresh_token", "")
         changes = self._sandbox.changes  # before its fate is known: whoever sees the fate taken may turn a switch
         step = self._sandbox.next_step()

@@ -59,6 +59,17 @@ def test_stop_lets_hanging_requests_go(switches: Switches, caplog: pytest.LogCap
     assert_no_error_logged(caplog)
 
 
+def test_a_request_that_is_not_whole_is_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    """A client that is killed while it sends its form is no fault of the server's, and is not in the books."""
+    with SandboxServer() as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"POST /v2/token HTTP/1.1\r\nHost: sandbox\r\nContent-Length: 100\r\n\r\ngrant_type=")
+        httpx.get(f"{server.url}/sandbox/", trust_env=False)
+        server.stop()  # each connection has had its end by then
+        assert server.sandbox.books.token_requests == {}
+    assert_no_error_logged(caplog)
+
+
 def test_address_that_is_taken() -> None:
     """A taken port is an OSError at start, and nothing is left open."""
     with SandboxServer() as first, pytest.raises(OSError, match="in use"):
