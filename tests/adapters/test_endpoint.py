@@ -249,6 +249,97 @@ def test_a_pair_arrives_in_every_framing(client: Client, script: Script) -> None
         assert granted(client.request(server.url)).refresh_token == PAIR["refresh_token"]
 
 
+def too_long_a_length(peer: Peer) -> None:
+    """Name a length that the pair does not fill."""
+    peer.read()
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(BODY) + 7), BODY)
+
+
+def no_last_chunk(peer: Peer) -> None:
+    """Answer in one chunk and close before the one that says that it was the last."""
+    peer.read()
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY), BODY, b"\r\n")
+
+
+def bad_last_chunk(peer: Peer) -> None:
+    """Answer in one chunk, followed by what is none."""
+    peer.read()
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY), BODY, b"\r\nzz\r\n\r\n")
+
+
+def no_length(peer: Peer) -> None:
+    """Name no length, and leave the connection open."""
+    peer.read()
+    peer.send(b"HTTP/1.1 200 OK\r\n\r\n", BODY)
+    peer.wait_for_close()
+
+
+@pytest.mark.parametrize("script", [too_long_a_length, no_last_chunk, bad_last_chunk, no_length])
+def test_a_whole_pair_is_kept_whatever_is_wrong_with_its_frame(client: Client, script: Script) -> None:
+    """A37 A40: a pair that came whole is spent for, so an end of the answer that is missing does not cost it."""
+    with Server(script) as server:
+        assert granted(client.request(server.url, read_timeout=0.3)).refresh_token == PAIR["refresh_token"]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 900\r\n"], ids=["without-length", "with-length"])
+def test_a_whole_pair_is_kept_when_its_time_is_over(client: Client, length: bytes) -> None:
+    """L3: the deadline of the request as a whole ends the wait, and a whole pair that has come until then counts."""
+
+    def drip(peer: Peer) -> None:
+        peer.read()
+        peer.send(b"HTTP/1.1 200 OK\r\n", length, b"\r\n", BODY)
+        while not peer.server.over.wait(0.05):
+            peer.send(b" ")
+
+    with Server(drip) as server:
+        assert granted(client.request(server.url, total_timeout=0.5)).refresh_token == PAIR["refresh_token"]
+
+
+def test_what_our_own_deadline_cuts_is_not_taken_for_whole(client: Client) -> None:
+    """L3: a body without a length seems to end where we cut it off; its last token may be half a one."""
+
+    def drip(peer: Peer) -> None:
+        peer.read()
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\naccess_token=a&refresh_token=")
+        while not peer.server.over.wait(0.05):
+            peer.send(b"x")
+
+    with Server(drip) as server:
+        assert unavailable(client.request(server.url, total_timeout=0.5)).reason is Reason.READ_TIMEOUT
+
+
+CUT_BODIES = [
+    *(pytest.param(BODY[:length], id=f"json-{length}") for length in (1, 40, len(BODY) - 1)),
+    pytest.param(b"access_token=abcdefgh&refresh_token=abcd", id="form"),  # nobody can tell that the token goes on
+]
+
+
+@pytest.mark.parametrize("begun", CUT_BODIES)
+def test_a_token_that_may_be_cut_is_never_taken(client: Client, begun: bytes) -> None:
+    """A37 B12: what came before the connection broke counts only if it is JSON and whole."""
+
+    def cut(peer: Peer) -> None:
+        peer.read()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", begun)
+
+    with Server(cut) as server:
+        answer = unavailable(client.request(server.url))
+
+    assert (answer.reason, answer.delivered) == (Reason.CONNECTION_LOST, True)
+
+
+def test_a_no_that_is_cut_off_is_no_verdict(client: Client) -> None:
+    """A37: only a pair is worth taking from a broken answer; all else is asked again."""
+
+    def cut(peer: Peer) -> None:
+        peer.read()
+        peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 900\r\n\r\n", b'{"error": "invalid_grant"}')
+
+    with Server(cut) as server:
+        assert unavailable(client.request(server.url)).reason is Reason.CONNECTION_LOST
+
+
 def at_once(peer: Peer) -> None:
     """Close without reading: bytes that arrive later are answered by RST."""
 

@@ -209,6 +209,8 @@ class HttpTokenEndpoint:
         line = lines.take(key, lambda: self._transport(context), deadline)
         line.may_leave = may_leave
         usable = False
+        response: httpx.Response | None = None
+        parts: list[bytes] = []
         try:
             sent = httpx.Request(
                 "POST",
@@ -219,21 +221,33 @@ class HttpTokenEndpoint:
             )
             response = line.transport.handle_request(sent)
             try:
-                body, whole = _body(response)
+                whole = _read(response, parts)
             finally:
                 response.close()
+            if line.aborted:  # a body without a length seems to end there
+                raise httpx.ReadError("cut short")
             usable = whole
         except HeldBack:
             text = "the lease would be over before the answer is saved; the request was not sent"
             return Unavailable(Reason.NOT_OWNER, delivered=False, text=text)
         except (httpx.RequestError, OSError, ValueError) as error:  # the last: a host that is no host name
-            return self._failed(error, line)
+            return self._rescued(response, parts) or self._failed(error, line)
         finally:
             lines.give_back(key, line, usable=usable)
         if not whole and response.is_success:
             text = f"more than {BODY_LIMIT} bytes; {CURES[Reason.UNREADABLE_ANSWER]}"
             return Unavailable(Reason.UNREADABLE_ANSWER, delivered=True, status=response.status_code, text=text)
-        return classify(response.status_code, response.headers, body, self._wall())
+        return classify(response.status_code, response.headers, b"".join(parts), self._wall())
+
+    def _rescued(self, response: httpx.Response | None, parts: list[bytes]) -> Granted | None:
+        """Return the pair of an answer that broke off after it (invariant 2): its refresh token may be the only one.
+
+        JSON shows by its last brace that no token in it was cut; a form does not.
+        """
+        if response is None:
+            return None
+        answer = classify(response.status_code, response.headers, b"".join(parts), self._wall())
+        return answer if isinstance(answer, Granted) and not answer.form_encoded else None
 
     def _transport(self, context: ssl.SSLContext) -> httpx.HTTPTransport:
         one = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
@@ -257,9 +271,8 @@ class HttpTokenEndpoint:
         return Unavailable(reason, delivered, text=f"{place}: {what}; {CURES[reason]}")
 
 
-def _body(response: httpx.Response) -> tuple[bytes, bool]:
-    """Read the decoded body up to the limit; tell whether that was all of it."""
-    parts: list[bytes] = []
+def _read(response: httpx.Response, parts: list[bytes]) -> bool:
+    """Add the decoded body to `parts`, up to the limit; tell whether that was all of it."""
     size = 0
     encoded = "content-encoding" in response.headers  # which it is not asked to be
     stream = response.iter_bytes() if encoded else response.stream
@@ -268,8 +281,8 @@ def _body(response: httpx.Response) -> tuple[bytes, bool]:
         parts.append(part)
         size += len(part)
         if size > BODY_LIMIT:
-            return b"".join(parts)[:BODY_LIMIT], False
-    return b"".join(parts), True
+            return False
+    return True
 
 
 def _repeatable(answer: Answer) -> bool:
