@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from rotator.core import state as transitions
 from rotator.core.login import parse_pair
@@ -12,6 +13,8 @@ from rotator.core.state import CredentialState, Status
 from rotator.credential import UNSEEN, Credential
 from rotator.ports import Clock, Notice, Observer, Problem, StatusChanged, Store
 from rotator.save import Saver
+
+CLOCK_SUSPECT: Final = "the clock is behind the last saved instant: lifetimes are not trusted, refreshing at once"
 
 
 class Intake:
@@ -44,8 +47,7 @@ class Intake:
             opened = transitions.with_sinks(opened, tuple(sink.name for sink in plan.sink_refs if sink.is_hook))
             credential.state, _ = transitions.judged(opened, plan.policy, plan.grant, plan.scope, on_schedule=False)
         if opened.clock_suspect:
-            text = "the clock is behind the last saved instant: lifetimes are not trusted, refreshing at once"
-            self._observer.notify(Notice("clock_suspect", text, credential.name, "warning"))
+            self._observer.notify(Notice("clock_suspect", CLOCK_SUSPECT, credential.name, "warning"))
         if state.refresh_started_at is not None:
             text = "the last run stopped between sending a refresh and saving its answer; the same token is tried again"
             self._observer.notify(Notice("refresh_interrupted", text, credential.name, "warning"))

@@ -12,9 +12,9 @@ from rotator.core.model import Fingerprinter, Halt, Publish, Reason, TokenReques
 from rotator.core.schedule import next_action
 from rotator.core.sharing import copied, follower_action, is_newer, taken_up, without_shared, wonders
 from rotator.core.standing import CredentialView
-from rotator.core.state import CredentialState
+from rotator.core.state import CLOCK_TOLERANCE, CredentialState
 from rotator.credential import UNSEEN, Credential
-from rotator.intake import Intake
+from rotator.intake import CLOCK_SUSPECT, Intake
 from rotator.ports import Clock, Notice, Observer, Ownership, Problem, SaveFinished, SharedStore
 from rotator.rotate import Rotator
 from rotator.save import SAVE_RETRY, Saver
@@ -60,14 +60,22 @@ class SharingRotator(Rotator):
         return replace(view, outputs=outputs, held_by=self._ownership.owner(credential.name))
 
     def follow(self, credential: Credential, stored: CredentialState) -> bool:
-        """Take over a newer copy; False if it changes nothing here. What this process owns is no copy's business."""
+        """Take over a newer copy; False if it changes nothing here.
+
+        What this process has taken up is no copy's business, unless a former owner was late to save a newer token
+        set: then the store is the truth, and is read again before anything is spent.
+        """
         with credential.lock:
             mine = credential.state
-            term = self._ownership.term(credential.name)
-            if credential.unsaved or (term is not None and term == credential.term):
+            if credential.unsaved:
                 return False
             if mine is not None and (mine.refresh_started_at is not None or is_newer(mine, stored)):
                 return False  # a request is under way, or this is old news
+            term = self._ownership.term(credential.name)
+            if term is not None and term == credential.term:
+                if mine is None or not is_newer(stored, mine):
+                    return False
+                credential.term = None
             plan = credential.plan
             credential.state = copied(stored, mine, plan.policy, plan.grant, plan.scope)
             credential.durable_generation, credential.problem = stored.generation, None
@@ -101,6 +109,8 @@ class SharingRotator(Rotator):
         news = news or (unseen and trouble is not None and trouble.asked_as != "")
         if credential.state is None or credential.asked or credential.unsaved or news:
             return None
+        if credential.state.saved_at > self._clock.now() + CLOCK_TOLERANCE:
+            return None  # a clock is wrong, so the copy's plan is void
         self.publisher.publish_due(credential)
         now = self._clock.now()
         action = next_action(credential.state, plan.policy, plan.grant, plan.sink_refs, now, credential.spread)
@@ -182,6 +192,9 @@ class SharedIntake(Intake):
             stored = loaded.state or CredentialState()
             ahead = resume(credential, stored, self._clock.now())
             credential.term = term
+            suspect = credential.state is not None and credential.state.clock_suspect
+        if suspect:
+            self._observer.notify(Notice("clock_suspect", CLOCK_SUSPECT, credential.name, "warning"))
         if ahead:
             text = "the store is behind this replica's memory: what memory holds is saved"
             self._observer.notify(Notice("store_behind", text, credential.name, "warning"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rotator.core.model import Reason
+from rotator.core.standing import Standing
 from rotator.core.state import Trouble
 from rotator.ports import Notice, SaveFinished
 from tests.line import NAME
@@ -90,6 +91,44 @@ def test_an_answer_that_was_frozen_in_its_reader_is_saved_over_the_successors_do
     owner.after_answer = freeze
     release.run(500)
     assert held_up
+    release.assert_well()
+
+
+def test_a_successor_publishes_what_a_former_owner_saved_late() -> None:
+    """C3: who has the Lease hears that a newer pair was saved over its doubts, and has it in its outputs at once."""
+    release = _logged_in()
+    owner, successor = _owner(release), _other(release)
+    thawed: list[float] = []
+
+    def freeze() -> None:
+        release.run(2 * LEASE)
+        thawed.append(release.now)
+
+    owner.after_answer = freeze
+    while not thawed:
+        release.run(1)
+    release.run(2)
+    assert successor.term(NAME) is not None
+    assert release.disk.state is not None
+    assert release.disk.state.tokens is not None
+    assert release.disk.state.generation == 2
+    assert successor.sink.published[-1].access_token == release.disk.state.tokens.access_token
+    assert successor.rotator.shown(successor.credential, release.now).standing is Standing.VALID
+    release.assert_well()
+
+
+def test_a_state_of_a_clock_that_ran_ahead_is_suspected_by_a_new_owner() -> None:
+    """Invariant 10: what was saved in the future is refreshed at once, not when that future has come."""
+    release = Release(1)
+    release.now += 3600
+    release.login()
+    release.now -= 3600
+    release.election.holder = None
+    release.replace(release.alive[0])
+    release.run(5)
+    assert release.disk.state is not None
+    assert release.disk.state.generation == 2
+    assert "clock_suspect" in [notice.event for notice in release.alive[0].observer.of(Notice)]
     release.assert_well()
 
 
