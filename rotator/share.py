@@ -10,7 +10,15 @@ from typing import Final
 
 from rotator.core.model import Fingerprinter, Halt, Publish, Reason, TokenRequest, TokenSet, Wait
 from rotator.core.schedule import next_action
-from rotator.core.sharing import copied, follower_action, is_newer, taken_up, without_shared, wonders
+from rotator.core.sharing import (
+    copied,
+    follower_action,
+    is_newer,
+    is_under_way,
+    taken_up,
+    without_shared,
+    wonders,
+)
 from rotator.core.standing import CredentialView
 from rotator.core.state import CLOCK_TOLERANCE, CredentialState
 from rotator.credential import UNSEEN, Credential
@@ -76,9 +84,7 @@ class SharingRotator(Rotator):
                 if mine is None or not is_newer(stored, mine):
                     return False
                 credential.term = None
-            plan = credential.plan
-            credential.state = copied(stored, mine, plan.policy, plan.grant, plan.scope)
-            credential.durable_generation, credential.problem = stored.generation, None
+            _copy(credential, stored)
         return True
 
     def _step(self, credential: Credential) -> Wait | Halt:
@@ -94,7 +100,8 @@ class SharingRotator(Rotator):
                 if self.intake.take_up(credential, term):
                     return super()._step(credential)
                 credential.asked = False
-                outcome = Wait(self._clock.now() + SAVE_RETRY, Reason.STATE_UNREADABLE)
+                why = Reason.STATE_UNREADABLE if credential.problem else Reason.NOT_OWNER
+                outcome = Wait(self._clock.now() + SAVE_RETRY, why)
         self._answer_waiters(credential)
         return outcome
 
@@ -179,7 +186,10 @@ class SharedIntake(Intake):
         self._ownership = ownership
 
     def take_up(self, credential: Credential, term: int) -> bool:
-        """Read the durable state at the beginning of a term: memory is not the truth then. False: it cannot be read."""
+        """Read the durable state at the beginning of a term: memory is not the truth then.
+
+        False: it cannot be read, or another is refreshing at this moment.
+        """
         with credential.lock:
             if credential.term == term:
                 return True
@@ -190,6 +200,8 @@ class SharedIntake(Intake):
                 credential.problem = loaded
                 return False
             stored = loaded.state or CredentialState()
+            if waits(credential, stored, self._clock.now()):
+                return False
             ahead = resume(credential, stored, self._clock.now())
             credential.term = term
             suspect = credential.state is not None and credential.state.clock_suspect
@@ -232,9 +244,13 @@ class FencedSaver(Saver):
             credential.save_problem = loaded
             super()._tell(SaveFinished(credential.name, loaded, 0.0, holds_new_pair))
             return False
-        ahead = resume(credential, loaded.state or CredentialState(), self._clock.now())
+        stored = loaded.state or CredentialState()
         credential.save_problem = None
-        if ahead:
+        if waits(credential, stored, self._clock.now()):
+            text = "another replica is refreshing it; what comes of that is waited for"
+            self._observer.notify(Notice("gave_way", text, credential.name, "warning"))
+            return False
+        if resume(credential, stored, self._clock.now()):
             text = "another replica has written an older state meanwhile: what memory holds is saved over it"
             self._observer.notify(Notice("store_behind", text, credential.name, "warning"))
             return not reserving and super().save(credential, state, holds_new_pair=holds_new_pair)
@@ -246,6 +262,23 @@ class FencedSaver(Saver):
         """Tell of a save, but of none that another's forestalled: `save` says what comes of that."""
         if finished.problem is None or finished.problem.reason is not Reason.FENCED:
             super()._tell(finished)
+
+
+def waits(credential: Credential, stored: CredentialState, now: float) -> bool:
+    """Take a copy and no more if another may be refreshing: then this term has yet to begin. Lock held."""
+    mine = credential.state
+    newer = mine is not None and is_newer(mine, stored)
+    if newer or not is_under_way(stored, credential.plan.longest_request, now):
+        return False
+    _copy(credential, stored)
+    credential.term, credential.unsaved = None, False
+    return True
+
+
+def _copy(credential: Credential, stored: CredentialState) -> None:
+    plan = credential.plan
+    credential.state = copied(stored, credential.state, plan.policy, plan.grant, plan.scope)
+    credential.durable_generation, credential.problem = stored.generation, None
 
 
 def resume(credential: Credential, stored: CredentialState, now: float) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rotator.core.model import Reason
+from rotator.core.model import Reason, RotationPolicy
 from rotator.core.standing import Standing
 from rotator.core.state import Trouble
 from rotator.ports import Notice, SaveFinished
@@ -165,6 +165,55 @@ def test_a_new_owner_asks_at_once_what_another_client_was_refused(client: str) -
     release.run(LEASE + 5)
     assert follower.term(NAME) is not None
     assert release.disk.state.generation == (2 if client else 1)
+
+
+@pytest.mark.parametrize("lasts", [2, 4])
+def test_two_owners_under_different_leases_do_not_ask_at_once(lasts: int) -> None:
+    """C1: a rollout renames the Lease, and for a while a credential has two owners; the stored mark parts them."""
+    policy = RotationPolicy()  # with a replay window, in which an interrupted refresh is repeated at once
+    old = Release(1, policy=policy)
+    old.login()
+    new = Release(1, server=old.server, disk=old.disk, policy=policy, now=old.now)  # an election of its own
+    asked: list[float] = []
+
+    def second(*releases: Release) -> None:
+        old.now = new.now = old.now + 1
+        for release in releases:
+            release.alive[0].turn()
+
+    def ask_slowly(other: Release) -> None:
+        asked.append(old.now)
+        for _ in range(lasts):
+            second(other)
+
+    for turn in range(2000):
+        one, other = (old, new) if turn % 2 else (new, old)
+        for release, rival in ((old, new), (new, old)):
+            release.alive[0].before_leaving = lambda rival=rival: ask_slowly(rival)
+        second(one, other)
+    assert old.alive[0].term(NAME) is not None
+    assert new.alive[0].term(NAME) is not None
+    assert len(asked) > 3
+    assert old.server.reuses == 0
+    old.alive[0].before_leaving = None
+    old.assert_well()
+
+
+def test_a_successor_of_a_killed_owner_waits_for_nothing_but_the_lease() -> None:
+    """C12: the Lease outlasts a request, so what its dead holder left under way is no reason to wait any longer."""
+    release = Release(2, policy=RotationPolicy(jitter=0.0))
+    release.login()
+    killed: list[float] = []
+
+    def kill() -> None:
+        killed.append(release.now)
+        raise Crash
+
+    _owner(release).before_leaving = kill
+    while not killed:
+        release.run(1)
+    release.run(LEASE + 1)
+    assert [notice.event for notice in _owner(release).observer.of(Notice)] == ["refresh_interrupted"]
 
 
 def test_a_save_over_an_older_state_is_told_as_that() -> None:

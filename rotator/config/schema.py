@@ -116,7 +116,7 @@ class KubernetesTable(Table):
         ge=1,
         le=64,
         description="In how many parts, each with a Lease of its own, the replicas share the credentials. "
-        "It must be the same in all replicas.",
+        "It must be the same in all replicas, but for the minutes of a rollout that changes it.",
     )
     lease_duration: PositiveDuration | None = Field(
         None,

@@ -9,8 +9,10 @@ from typing import Final
 
 from rotator.core.model import Grant, Publish, RotationPolicy, Wait
 from rotator.core.schedule import SinkRef, publish_due_at, spread_of
-from rotator.core.state import CredentialState, judged, nearly_over_at, opened, with_sinks
+from rotator.core.state import CLOCK_TOLERANCE, CredentialState, judged, nearly_over_at, opened, with_sinks
 
+_AROUND_REQUEST: Final = 10.0
+"""Seconds that the two writes around a request may take: its reservation, and what came of it."""
 _LOOK_LEAST: Final = 5.0
 _LOOK_MOST: Final = 60.0
 
@@ -34,6 +36,17 @@ def copied(
     """Return a follower's copy of the owner's state: without its mark, which tells of the owner's request only."""
     copy = replace(stored, refresh_started_at=None, deliveries=mine.deliveries if mine else {})
     return judged(copy, policy, grant, scope, on_schedule=False)[0]
+
+
+def is_under_way(stored: CredentialState, longest_request: float, now: float) -> bool:
+    """Tell whether another may still be asking: it left its mark so lately that its request need not be over.
+
+    Leases part two owners only if both look at the same one, and not while a release changes its name, or after
+    somebody deleted it. A predecessor under our own Lease left its mark longer ago: the Lease outlasts the request. A
+    mark of the future tells of a wrong clock and of nothing else.
+    """
+    at = stored.refresh_started_at
+    return at is not None and at - CLOCK_TOLERANCE <= now < at + longest_request + _AROUND_REQUEST
 
 
 def taken_up(

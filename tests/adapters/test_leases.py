@@ -110,6 +110,19 @@ def test_a_renewal_in_time_keeps_heirs_away(lossy: Lossy, namespace: Namespace) 
     assert heir.lease.term is None
 
 
+def test_a_lease_that_was_deleted_is_held_until_its_time_is_over(lossy: Lossy, namespace: Namespace) -> None:
+    """C1: its holder makes it anew at its next renewal; an heir that saw it held takes it when that does not come."""
+    holder, heir = Holder(lossy, namespace, "a"), Holder(lossy, namespace, "b")
+    for _ in range(2):
+        assert holder.turn() is not None
+        assert heir.turn() is None
+        namespace.delete("leases", "rotator")
+        assert heir.turn() is None
+        assert not heir.lease.trouble
+    wait_until(lambda: heir.turn() is not None, "the heir has the Lease")
+    assert Holder(lossy, namespace, "c").turn() is None
+
+
 def test_a_lease_that_is_given_up_is_free_at_once(lossy: Lossy, namespace: Namespace) -> None:
     """A clean stop hands over, also when a renewal's reply was lost before."""
     holder, heir = Holder(lossy, namespace, "a"), Holder(lossy, namespace, "b")

@@ -164,6 +164,10 @@ class Lease:
         """Look at the record; True if nobody holds the Lease."""
         reply = self._call("GET")
         if reply.status == NOT_FOUND:
+            if self.seen.holder != self._identity and not self.is_free:
+                # Somebody deleted it, and its holder counts on it until its time is over, or has made it anew before.
+                self.trouble = ""
+                return False
             reply = self._call("PATCH", self._vessel(), APPLY)
         self.trouble = "" if reply.good else reply.text
         if not reply.good:
