@@ -58,7 +58,7 @@ def in_one_line(credentials: Collection[Credential], now: float) -> tuple[str, s
         # Never due later than its refresh: of a large fleet, few need be asked for that.
         sooner = credential.busy or credential.due_at < next_at
         if state is not None and standing not in NEED_A_PERSON and sooner:
-            at = refresh_due(state, plan.policy, plan.grant, credential.spread).at
+            at = refresh_due(state, plan.policy, plan.grant, credential.spread, now).at
             if at < next_at:
                 next_at, next_name = at, credential.name
     counts = [counted(len(credentials))]

@@ -32,7 +32,7 @@ from rotator.core.model import (
 )
 from rotator.core.schedule import SHORTEST_GAP, next_action
 from rotator.core.standing import CredentialView
-from rotator.core.state import CredentialState, Status
+from rotator.core.state import DEAD, CredentialState, Status
 from rotator.credential import Credential
 from rotator.intake import Intake
 from rotator.ports import (
@@ -48,7 +48,6 @@ from rotator.publish import Publisher
 from rotator.save import SAVE_RETRY, Saver
 
 _UNREADABLE_RETRY: Final = 30.0
-_DEAD: Final = (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
 
 
 class Rotator:
@@ -230,7 +229,7 @@ class Rotator:
     def _after_failure(self, credential: Credential, reserved: CredentialState, answer: Answer) -> CredentialState:
         plan, now = credential.plan, self._clock.now()
         if isinstance(answer, Refused):
-            if answer.reason in _DEAD:
+            if answer.reason in DEAD:
                 newer = self._newer_in_store(credential, reserved)
                 if newer is not None:
                     return newer

@@ -200,8 +200,8 @@ class RefreshTable(Table):
     )
     replay_window: Duration = Field(
         _POLICY.replay_window,
-        description="A request that may or may not have been carried out is repeated once within this time, as servers "
-        "with a grace period allow. `0`: never.",
+        description="A request that may or may not have been carried out is repeated once within this time of its "
+        "start, as servers with a grace period allow; later only when the access token is nearly over. `0`: never.",
     )
     confirm_after: Duration = Field(
         _POLICY.confirm_after,

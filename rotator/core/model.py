@@ -178,7 +178,7 @@ class RotationPolicy:
     refused_retry: float = 15 * MINUTE
     """Wait after `invalid_client` and the like (case E1): an input that changes ends it at once."""
     replay_window: float = 10.0
-    """An ambiguous request is replayed once within this time; 0: never."""
+    """An ambiguous request is replayed once within this time of its start, a second later at least; 0: never."""
     confirm_after: float = 5.0
     """Wait between the first `invalid_grant` and the one that is believed."""
     probe_interval: float = HOUR

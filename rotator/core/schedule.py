@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rotator.core.model import HOUR, Action, Grant, Halt, Publish, Reason, Refresh, RotationPolicy, Save, TokenSet, Wait
-from rotator.core.state import CredentialState, Status, nearly_over_at
+from rotator.core.state import DEAD, CredentialState, Status, Trouble, nearly_over_at
 
 SHORTEST_GAP: Final = 1.0
 """Seconds between any two token calls of one credential, whatever the code path (case E4)."""
@@ -60,7 +60,7 @@ def next_action(
         if at <= now:
             return Publish(sink.name)
         soonest = min(soonest, at)
-    due = refresh_due(state, policy, grant, spread)
+    due = refresh_due(state, policy, grant, spread, now)
     if due.at <= now:
         return Refresh(due.why)
     if due.at == soonest == _NEVER:
@@ -90,25 +90,30 @@ def publish_due_at(state: CredentialState, sink: SinkRef, sinks: tuple[SinkRef, 
     return delivery.retry_at
 
 
-def refresh_due(state: CredentialState, policy: RotationPolicy, grant: Grant, spread: float) -> Due:
+def refresh_due(state: CredentialState, policy: RotationPolicy, grant: Grant, spread: float, now: float) -> Due:
     """Say when the next token request is due: strictly inside the lifetime, whatever the numbers (invariant 9)."""
     tokens = state.tokens
     if grant is Grant.REFRESH_TOKEN and (tokens is None or not tokens.refresh_token):
         return Due(_NEVER, Reason.LOGIN_REQUIRED)
-    due = _unfused(state, policy, spread)
+    due = _unfused(state, policy, spread, now)
     cooled_at = state.hour_started_at + HOUR
     if state.hour_calls >= _calls_per_hour(tokens, policy) and due.at < cooled_at:
         return Due(cooled_at, Reason.FUSE_BLOWN)
     return due
 
 
-def _unfused(state: CredentialState, policy: RotationPolicy, spread: float) -> Due:
+def _unfused(state: CredentialState, policy: RotationPolicy, spread: float, now: float) -> Due:
     """Say when the next token request would be due if calls were not counted."""
     tokens, trouble = state.tokens, state.trouble
     earliest = state.last_attempt_at + SHORTEST_GAP
     if trouble is not None:
-        why = "probe" if state.status is Status.REAUTHORIZATION_REQUIRED else "replay" if _is_replay(state) else "retry"
-        return Due(max(trouble.retry_at, earliest), why)
+        at = max(trouble.retry_at, earliest)
+        if _is_too_late_to_replay(trouble, policy, max(at, now)):
+            return Due(max(at, nearly_over_at(tokens)), "retry")
+        why = (
+            "probe" if state.status is Status.REAUTHORIZATION_REQUIRED else "replay" if _is_replay(trouble) else "retry"
+        )
+        return Due(at, why)
     if tokens is not None and tokens.obtained_at < state.last_success_at - SHORTEST_GAP:
         # The last answer held no access token (case A31): asking again soon would only rotate in vain.
         earliest = max(earliest, state.last_success_at + policy.floor)
@@ -133,8 +138,18 @@ def _too_thick(state: CredentialState, policy: RotationPolicy) -> bool:
     return state.recent[-1][0] - state.recent[0][0] < longest * min(1.0, 1.5 * policy.lifetime_ratio)
 
 
-def _is_replay(state: CredentialState) -> bool:
-    return state.trouble is not None and state.trouble.ambiguous_at is not None and not state.trouble.replayed
+def _is_replay(trouble: Trouble) -> bool:
+    return trouble.ambiguous_at is not None and not trouble.replayed
+
+
+def _is_too_late_to_replay(trouble: Trouble, policy: RotationPolicy, at: float) -> bool:
+    """Tell whether a replay at this instant comes after the window: a slow answer, a stop or a full disk came between.
+
+    A plain no to a replay is confirmed all the same: a server that revokes on reuse has done so.
+    """
+    if not _is_replay(trouble) or trouble.reason in DEAD:
+        return False
+    return at > (trouble.ambiguous_at or 0.0) + policy.replay_window
 
 
 def _calls_per_hour(tokens: TokenSet | None, policy: RotationPolicy) -> float:

@@ -133,7 +133,7 @@ def view(
 ) -> CredentialView:
     """Gather what there is to show of one credential."""
     tokens, trouble = state.tokens, state.trouble
-    due = refresh_due(state, policy, grant, spread_of(name, state.generation))
+    due = refresh_due(state, policy, grant, spread_of(name, state.generation), now)
     has_access = tokens is not None and bool(tokens.access_token)
     return CredentialView(
         name=name,

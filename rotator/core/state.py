@@ -47,6 +47,8 @@ _REPLAY_WAIT: Final = 1.0
 _HURRY: Final = 5.0  # shortest back-off while a valid token runs out
 _NEARLY_OVER: Final = 120.0
 _RETRY_AFTER_CAP: Final = 900.0
+DEAD: Final = (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
+"""Refusals that speak of the refresh token."""
 _ANSWER_LOST: Final = "the answer to an earlier refresh was lost, and perhaps a new refresh token with it"
 _DELIVERY_BACKOFF_MAX: Final = 60.0
 _SAME_END: Final = 5.0  # seconds by which a fixed end may seem to move: lifetimes come rounded, and a second short
@@ -304,13 +306,11 @@ def after_refused(state: CredentialState, refused: Refused, policy: RotationPoli
     """Take a no: it marks, it never deletes (invariants 3 and 7)."""
     before = state.trouble
     refusals = (before.refusals if before else 0) + 1
-    dead = refused.reason in (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
+    dead = refused.reason in DEAD
     status = state.status
     if dead:
         confirmed = status is Status.REAUTHORIZATION_REQUIRED or (
-            status is Status.SUSPECT
-            and before is not None
-            and before.reason in (Reason.INVALID_GRANT, Reason.TOKEN_REUSE)
+            status is Status.SUSPECT and before is not None and before.reason in DEAD
         )
         status = Status.REAUTHORIZATION_REQUIRED if confirmed else Status.SUSPECT
         wait = (policy.probe_interval or _NEVER) if confirmed else policy.confirm_after
@@ -390,9 +390,9 @@ def _ambiguous(
 ) -> Trouble:
     """Decide when a request of unknown fate is sent again (invariant 6).
 
-    First, once, inside the replay window, where a server with a grace window forgives it. Then only when the access
-    token is nearly over: a server that answers reuse by revoking everything then costs nothing that was
-    still good. After that, by back-off.
+    First, once, inside the replay window, where a server with a grace window forgives it; the schedule sees to the
+    window. Then only when the access token is nearly over: a server that answers reuse by revoking everything then
+    costs nothing that was still good. After that, by back-off.
     """
     before = state.trouble
     failures = (before.failures if before else 0) + 1
@@ -403,7 +403,7 @@ def _ambiguous(
     # After each crash within the window: what the first replay risked has been risked already.
     replay = now - origin_at <= policy.replay_window if interrupted else first
     if replay and policy.replay_window > 0:
-        replayed, wait = False, 0.0 if interrupted else min(_REPLAY_WAIT, policy.replay_window)
+        replayed, wait = False, 0.0 if interrupted else _REPLAY_WAIT
     else:
         replayed, wait = True, _backoff(state, failed, policy, failures, since, spread, last_chance=True)
     return Trouble(

@@ -40,7 +40,7 @@ FILE, HOOK = SinkRef("file"), SinkRef("hook", is_hook=True)
 
 def due(state: CredentialState, policy: RotationPolicy = POLICY, spread: float = 0.0) -> float:
     """Return when the next token request is due, in seconds after `AT`."""
-    return refresh_due(state, policy, GRANT, spread).at - AT
+    return refresh_due(state, policy, GRANT, spread, AT).at - AT
 
 
 def action(state: CredentialState, now: float, *sinks: SinkRef, policy: RotationPolicy = POLICY) -> object:
@@ -201,7 +201,7 @@ def test_the_fuse_stops_eager_refreshing_until_expiry_is_near() -> None:
     """L9 L10: after four successes within one lifetime the next refresh waits for the last two minutes."""
     state = replace(state_of(), recent=tuple((AT - 300 + 100 * n, 3600.0) for n in range(4)))
     assert fuse_blown(state, POLICY, AT)
-    assert refresh_due(state, POLICY, GRANT, 0.0).why == Reason.FUSE_BLOWN
+    assert refresh_due(state, POLICY, GRANT, 0.0, AT).why == Reason.FUSE_BLOWN
     assert due(state) == pytest.approx(3600 - 120)
 
 
@@ -304,7 +304,7 @@ def test_no_retry_sleeps_through_an_expiry() -> None:
 def test_an_aging_refresh_token_is_used_early() -> None:
     """B31: with a third of the refresh token's life left a refresh is due although the access token is good."""
     state = state_of(expires_at=AT + 10 * DAY, refresh_expires_at=AT + 3 * DAY)
-    assert refresh_due(state, POLICY, GRANT, 0.0).why == "refresh_token_aging"
+    assert refresh_due(state, POLICY, GRANT, 0.0, AT).why == "refresh_token_aging"
     assert due(state) == pytest.approx(2 * DAY)
 
 

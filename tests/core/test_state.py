@@ -35,6 +35,7 @@ POLICY = RotationPolicy(jitter=0.0)
 DEAD = Refused(Reason.INVALID_GRANT, 400, "token expired")
 REUSED = Refused(Reason.TOKEN_REUSE, 400, "already used")
 LOST = Unavailable(Reason.CONNECTION_LOST, delivered=True)
+TIMEOUT = Unavailable(Reason.READ_TIMEOUT, delivered=True)
 NO_CONNECTION = Unavailable(Reason.CONNECT, delivered=False)
 BUSY = Unavailable(Reason.RATE_LIMITED, delivered=False)
 NEARLY_OVER = 3600 - 120
@@ -55,7 +56,7 @@ def after(state: CredentialState, *steps: tuple[float, Answer]) -> CredentialSta
 
 def due(state: CredentialState, policy: RotationPolicy = POLICY) -> float:
     """Return when the next token request is due, in seconds after `AT`."""
-    return refresh_due(state, policy, GRANT, 0.0).at - AT
+    return refresh_due(state, policy, GRANT, 0.0, AT).at - AT
 
 
 def holds(state: CredentialState) -> set[str]:
@@ -158,8 +159,30 @@ def test_a_lost_answer_is_replayed_once_at_once() -> None:
     """B9 B12: when the connection is lost with the request out, the same token is sent again within seconds."""
     state = after(state_of(), (2400, LOST))
     assert standing_of(state, GRANT) is Standing.AMBIGUOUS
-    assert refresh_due(state, POLICY, GRANT, 0.0).why == "replay"
+    assert refresh_due(state, POLICY, GRANT, 0.0, AT).why == "replay"
     assert 2401 <= due(state) <= 2410
+
+
+@pytest.mark.parametrize(("lost_after", "at"), [(8.9, 9.9), (9.1, NEARLY_OVER - 2400), (60, NEARLY_OVER - 2400)])
+def test_a_slow_answer_is_not_asked_for_again_after_the_window(lost_after: float, at: float) -> None:
+    """B9 B13: the window counts from the request, so a read timeout beyond it risks no access token that is good."""
+    state = answered(state_of(), TIMEOUT, POLICY, AT + 2400 + lost_after, started_at=AT + 2400)
+    assert due(state) == pytest.approx(2400 + at)
+    assert standing_of(state, GRANT) is Standing.AMBIGUOUS
+
+
+@pytest.mark.parametrize("asked", [NEARLY_OVER + 1.0, 3600.0, 7200.0])
+def test_a_slow_answer_is_asked_for_again_at_once_when_nothing_good_is_left(asked: float) -> None:
+    """B9: with the access token nearly over or gone, the same token is sent again a second after the read timeout."""
+    state = answered(state_of(), TIMEOUT, POLICY, AT + asked + 60, started_at=AT + asked)
+    assert due(state) == pytest.approx(asked + 61)
+
+
+@pytest.mark.parametrize("late", [11.0, 600.0])
+def test_a_replay_that_missed_its_window_is_not_made_good(late: float) -> None:
+    """B13: a stop or a full disk between a lost answer and its replay: after the window the token is kept back."""
+    state = after(state_of(), (2400, LOST))
+    assert refresh_due(state, POLICY, GRANT, 0.0, AT + 2400 + late).at == pytest.approx(AT + NEARLY_OVER)
 
 
 def test_after_the_replay_nothing_good_is_put_at_risk() -> None:
@@ -275,7 +298,7 @@ def test_a_restart_forgets_neither_backoff_nor_refusal(life: tuple[RotationPolic
         spread = spread_of("pair", state.generation)
         again = opened(from_record(json.loads(json.dumps(to_record(state)))), policy, now + off, spread)
         assert again == state
-        assert refresh_due(again, policy, GRANT, spread) == refresh_due(state, policy, GRANT, spread)
+        assert refresh_due(again, policy, GRANT, spread, now) == refresh_due(state, policy, GRANT, spread, now)
 
         cut_off = opened(begun(state, now), policy, now + off, spread)
         assert cut_off.status == state.status

@@ -30,7 +30,7 @@ class Life(Rig):
             "jitter": 0.0,
             "backoff_initial": "500ms",
             "confirm_after": "1s",
-            "replay_window": "2s",
+            "replay_window": "4s",
         }
         """The policy that `configure` writes."""
 

@@ -135,6 +135,22 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(life: Life) -> 
     assert life.books.families_revoked == 0
 
 
+def test_an_answer_given_up_on_after_the_window_puts_nothing_at_risk(life: Life) -> None:
+    """B9 B13: a read timeout longer than `replay_window`: the spent token is kept back while the other is good."""
+    life.server.sandbox.change(access_lifetime=3600)
+    life.refresh["replay_window"] = "1s"
+    life.configure(defaults='read_timeout = "1s"')
+    life.put_pair(age=0)
+    with life.daemon() as daemon:
+        daemon.wait_until(life.has_good_token, "the token is published")
+        life.server.sandbox.script(["after:hang"])
+        shown = rotate(daemon)
+        assert (shown["standing"], shown["next_why"]) == ("ambiguous", "retry")
+        assert shown["expires_at"] - 121 < shown["next_at"] < shown["expires_at"]
+        life.server.sandbox.change()
+    assert life.books.replays_outside_grace == 0
+
+
 def test_a_lost_answer_without_a_grace_window_is_told_and_healed_by_a_login(life: Life) -> None:
     """B12: a server without grace revokes the family: this is said where people look, and a login is all it takes."""
     life.server.sandbox.change(access_lifetime=3600)

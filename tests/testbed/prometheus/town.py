@@ -39,7 +39,7 @@ _POLICY: Final[dict[str, object]] = {
     "floor": "1s",
     "backoff_initial": "500ms",
     "confirm_after": "500ms",
-    "replay_window": "1s",
+    "replay_window": "3s",
     "refused_retry": "2s",
 }
 
