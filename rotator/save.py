@@ -4,9 +4,10 @@ import time
 from dataclasses import replace
 from typing import Final
 
+from rotator.core.model import Reason
 from rotator.core.state import CredentialState
 from rotator.credential import Credential
-from rotator.ports import Clock, Observer, SaveFinished, Store
+from rotator.ports import Clock, Notice, Observer, Problem, SaveFinished, Store
 
 SAVE_RETRY: Final = 0.9
 """Seconds between two tries to save what could not be saved (invariant 4): a little less than the second between two
@@ -28,8 +29,16 @@ class Saver:
         """Make a state durable and, unless it is only a reservation that failed, the one in memory. Lock held."""
         stamped = replace(state, saved_at=self._clock.now())
         started = time.monotonic()
-        problem = self._store.save(credential.name, stamped)
+        bug: Exception | None = None
+        try:
+            problem = self._store.save(credential.name, stamped)
+        except Exception as error:  # noqa: BLE001 - memory must not lose what the server has handed out
+            bug = error
+            problem = Problem(
+                Reason.SAVE_FAILED, f"the store failed by a bug: {type(error).__name__}; please report it"
+            )
         seconds = time.monotonic() - started
+        bug = None if problem == credential.save_problem else bug  # once, not each second
         credential.save_problem = problem
         if problem is None:
             credential.unsaved = False
@@ -38,6 +47,8 @@ class Saver:
             credential.state = stamped
             credential.unsaved = problem is not None
         at_stake = holds_new_pair or credential.durable_generation < stamped.generation
+        if bug is not None and problem is not None:
+            self._observer.notify(Notice("bug", problem.text, credential.name, "critical", {"exception": bug}))
         self._tell(SaveFinished(credential.name, problem, seconds, at_stake))
         return problem is None
 

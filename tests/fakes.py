@@ -29,12 +29,12 @@ class MemoryStore:
     """A `rotator.ports.Store` in a dict of JSON texts.
 
     Two stores over the same dict are two lives of one process: what the first saved, the second loads.
-    `fail_saves` and `fail_loads` are used up call by call; None in them lets one call pass.
+    `fail_saves` and `fail_loads` are used up call by call; None in them lets one call pass, an exception is raised.
     """
 
     def __init__(self, disk: dict[str, str] | None = None) -> None:
         self.disk: dict[str, str] = {} if disk is None else disk
-        self.fail_saves: deque[Problem | None] = deque()
+        self.fail_saves: deque[Problem | Exception | None] = deque()
         self.fail_loads: deque[Problem | None] = deque()
         self.saved: list[tuple[str, CredentialState]] = []
         """Every state that was made durable, in order."""
@@ -50,6 +50,8 @@ class MemoryStore:
     def save(self, name: str, state: CredentialState) -> Problem | None:
         """Keep the state, or return the next scripted failure."""
         problem = self.fail_saves.popleft() if self.fail_saves else None
+        if isinstance(problem, Exception):
+            raise problem
         if problem:
             return problem
         if name in self.disk:

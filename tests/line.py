@@ -47,9 +47,11 @@ class JournalStore(MemoryStore):
     def __init__(self, disk: dict[str, str] | None, journal: Journal) -> None:
         super().__init__(disk)
         self.journal = journal
+        self.offered = 0
 
     def save(self, name: str, state: CredentialState) -> Problem | None:
         """Save and note it."""
+        self.offered = state.generation
         problem = super().save(name, state)
         title = "reserve" if state.refresh_started_at is not None else "save"
         self.journal.append((title if problem is None else f"{title} failed", state.generation))

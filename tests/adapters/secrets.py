@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ class Lossy:
     """Passes requests on, but for the fates of the next writes.
 
     `reply lost`: it is carried out, and nobody hears of it. `request lost`: it never arrives. `late`: it is carried out
-    when `land` is called.
+    when `land` is called. `odd`: it is carried out, and the answer tells nothing of the object.
     """
 
     def __init__(self, api: Api) -> None:
@@ -56,6 +57,8 @@ class Lossy:
         if fate in ("late", "request lost"):
             return _LOST
         reply = self._api.call(method, path, body, content_type=content_type, query=query, timeout=timeout)
+        if fate == "odd":
+            return replace(reply, body={**reply.body, "metadata": None})
         return _LOST if fate == "reply lost" else reply
 
     def land(self) -> None:

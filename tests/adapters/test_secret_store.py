@@ -78,6 +78,16 @@ def test_a_write_whose_reply_was_lost_is_looked_after(store: SecretStore, lossy:
     assert store.save("home", state_of(2)) is None
 
 
+def test_an_answer_without_a_version_is_looked_after(store: SecretStore, lossy: Lossy) -> None:
+    """A8: a success that does not say which version it is about raises nothing, and the save is still a save."""
+    lossy.fates.extend(["odd", "odd"])
+    assert store.save("home", marked(1)) is None
+    assert store.save("home", state_of(2)) is None
+    assert lossy.calls == ["PATCH", "GET"] * 2
+    assert store.save("home", state_of(3)) is None
+    assert store.look("home") == Loaded(state_of(3))
+
+
 def test_a_write_of_ours_that_lands_late_is_not_taken_for_another_replicas(store: SecretStore, lossy: Lossy) -> None:
     """A reservation that was given up, and carried out by the server all the same, does not fence us off."""
     lossy.fates.append("late")

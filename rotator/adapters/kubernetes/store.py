@@ -141,13 +141,15 @@ class SecretStore:
     def _make(self, name: str, known: _Known) -> Problem | None:
         """Make the Secret, empty: server-side apply needs no right to make any other (case H11)."""
         path = f"{self.collection}/{state_secret.secret_name(self.prefix, name)}"
-        reply = self._api.call(
-            "PATCH",
-            path,
-            state_secret.vessel(self.prefix, name),
-            content_type=APPLY,
-            query={"fieldManager": MANAGER},
-            timeout=self.timeout,
+        reply = _whole(
+            self._api.call(
+                "PATCH",
+                path,
+                state_secret.vessel(self.prefix, name),
+                content_type=APPLY,
+                query={"fieldManager": MANAGER},
+                timeout=self.timeout,
+            )
         )
         if not reply.good:
             return self._unsaved(name, reply)
@@ -158,13 +160,12 @@ class SecretStore:
 
     def _get(self, name: str) -> Reply:
         path = f"{self.collection}/{state_secret.secret_name(self.prefix, name)}"
-        return self._api.call("GET", path, timeout=self.timeout)
+        return _whole(self._api.call("GET", path, timeout=self.timeout))
 
     def _patch(self, name: str, body: dict[str, object]) -> Reply:
         path = f"{self.collection}/{state_secret.secret_name(self.prefix, name)}"
-        return self._api.call(
-            "PATCH", path, body, content_type=MERGE, query={"fieldManager": MANAGER}, timeout=self.timeout
-        )
+        query = {"fieldManager": MANAGER}
+        return _whole(self._api.call("PATCH", path, body, content_type=MERGE, query=query, timeout=self.timeout))
 
     def _read(self, name: str, reply: Reply) -> Loaded | Problem:
         if reply.status == NOT_FOUND:
@@ -191,6 +192,14 @@ class SecretStore:
 
     def _place(self, name: str) -> str:
         return f"Secret {self._namespace}/{state_secret.secret_name(self.prefix, name)}"
+
+
+def _whole(reply: Reply) -> Reply:
+    """Believe no success that does not say which version it is about: whether a write was done must be looked up."""
+    if not reply.good or version_of(reply.body):
+        return reply
+    text = "Kubernetes API: its answer is about an object without a resourceVersion: check the address"
+    return Reply(0, {}, text, Reason.UNREADABLE_ANSWER)
 
 
 def _mark(state: CredentialState | None) -> int:

@@ -71,14 +71,21 @@ class Api(Protocol):
         """Return the namespace that applies where none is named; empty if nothing says so."""
 
 
+def metadata_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an object's metadata; empty if it has none, or something odd in their place."""
+    metadata = body.get("metadata")
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
 def version_of(body: Mapping[str, Any]) -> str:
     """Return an object's resourceVersion."""
-    return str(body.get("metadata", {}).get("resourceVersion", ""))
+    return str(metadata_of(body).get("resourceVersion", ""))
 
 
 def annotations_of(body: Mapping[str, Any]) -> Mapping[str, str]:
     """Return an object's annotations."""
-    return body.get("metadata", {}).get("annotations") or {}
+    annotations = metadata_of(body).get("annotations")
+    return annotations if isinstance(annotations, Mapping) else {}
 
 
 def secret_path(namespace: str, name: str = "") -> str:
