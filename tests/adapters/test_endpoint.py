@@ -565,9 +565,11 @@ def test_a_redirect_is_not_followed(client: Client) -> None:
 
 
 def test_a_server_that_echoes_secrets_is_scrubbed(client: Client) -> None:
-    """J2 J5: refresh token, client secret, password and authorization header never reach a text."""
+    """J2 J5: refresh token, client secret, password, `extra` and authorization header never reach a text."""
     password = planted("password")
-    request = TokenRequest((("refresh_token", f"{REFRESH}+/="), ("password", password)))
+    request = TokenRequest(
+        (("refresh_token", f"{REFRESH}+/="), ("password", password), ("api_key", planted("api-key")), ("pin", "8093"))
+    )
 
     def echoes(peer: Peer) -> None:
         received = peer.read()
@@ -585,7 +587,19 @@ def test_a_server_that_echoes_secrets_is_scrubbed(client: Client) -> None:
         assert answer.reason is Reason.INVALID_GRANT
         assert "***" in answer.text
         assert not secrets_in(answer.text), style
+        assert "8093" not in answer.text
         assert answer.text.startswith(f"127.0.0.1:{server.port} answered 400: invalid_grant")
+
+
+def test_what_is_no_secret_is_shown(client: Client) -> None:
+    """J5: scope, audience and resource stay in a server's words: an operator needs them to mend the settings."""
+    words = b'{"error": "invalid_scope", "error_description": "offline for https://api.example and https://of.example"}'
+    named = (("scope", "offline"), ("audience", "https://api.example"), ("resource", "https://of.example"))
+    with Server(answering(words, status="400 Bad Request")) as server:
+        answer = client.request(server.url, replace(form(), fields=(*form().fields, *named)))
+
+    assert isinstance(answer, Refused)
+    assert answer.text.endswith("invalid_scope: offline for https://api.example and https://of.example")
 
 
 # Connections.

@@ -45,7 +45,8 @@ ROUND_SECONDS: Final = 8.0
 """No repetition starts later than this: longer waits are the schedule's (cases E14, E18)."""
 
 _REPEATED: Final = frozenset({Reason.DNS, Reason.CONNECT})
-_SPENT_FIELDS: Final = frozenset({"refresh_token", "username", "password"})
+_SHOWN_FIELDS: Final = frozenset({"grant_type", "scope", "audience", "resource"})
+"""Fields that hold no secret; any other, `extra` included, may, and is hidden where a server echoes it."""
 
 
 class Network:
@@ -169,8 +170,8 @@ class HttpTokenEndpoint:
         answer = self._exchange(context, headers, urlencode(fields).encode(), deadline, request.may_leave)
         if isinstance(answer, Granted):
             return answer
-        spent = (value for key, value in request.fields if key in _SPENT_FIELDS)
-        text = scrub(answer.text, (*secrets, *hidden, *spent, *self._proxy_secrets))
+        told = (value for key, value in request.fields if key not in _SHOWN_FIELDS)
+        text = scrub(answer.text, (*secrets, *hidden, *told, *self._proxy_secrets))
         if answer.status is not None and answer.reason is not Reason.REDIRECT:
             text = f"{self.place} answered {answer.status}{text and ': '}{text}"
         return replace(answer, text=text)
