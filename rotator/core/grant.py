@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
-from urllib.parse import parse_qsl, quote, quote_plus
+from urllib.parse import parse_qsl, quote, quote_plus, urljoin
 
 from rotator.core.model import (
     Answer,
@@ -89,8 +89,12 @@ def password_request(username: str, password: str, scope: str, extra: tuple[tupl
     return TokenRequest((*fields, *extra))
 
 
-def classify(status: int, headers: Headers, body: bytes, wall_now: float) -> Answer:
-    """Say what an HTTP answer means. `wall_now` (instant) serves a Retry-After that is a date."""
+def classify(status: int, headers: Headers, body: bytes, wall_now: float, token_url: str = "") -> Answer:
+    """Say what an HTTP answer means.
+
+    `wall_now` (instant) serves a Retry-After that is a date, `token_url` a redirect to a place that is named
+    from there.
+    """
     fields, form_encoded = _fields(body)
     success = 200 <= status < 300  # noqa: PLR2004 - status classes read best as numbers
     if success and fields is not None and (granted := _granted(fields, form_encoded=form_encoded)):
@@ -101,8 +105,9 @@ def classify(status: int, headers: Headers, body: bytes, wall_now: float) -> Ans
     if success:
         return _classify_success(fields, code, status, text)
     if 300 <= status < 400:  # noqa: PLR2004
-        target = headers.get("location", "").split("?", 1)[0] or "an unnamed place"
-        text = f"token endpoint answered {status} to {target}; set token_url to {target}"
+        target = _target(headers, token_url)
+        what = f"to {target}; set token_url to {target}" if target else "and named no other place; check token_url"
+        text = f"token endpoint answered {status} {what}"
         return Unavailable(Reason.REDIRECT, delivered=False, status=status, text=text)
     if status == 429:  # noqa: PLR2004
         return Unavailable(Reason.RATE_LIMITED, delivered=False, retry_after=retry_after, status=status, text=text)
@@ -206,6 +211,15 @@ def _description(fields: Mapping[str, object] | None, body: bytes) -> str:
         return "an HTML page"
     # Half an answer may hold fresh tokens that no list of live secrets knows yet (case J5).
     return f"{len(body)} unreadable bytes" if "_token" in text else _OPAQUE.sub("***", text)
+
+
+def _target(headers: Headers, token_url: str) -> str:
+    """Return where a redirect points, whole (RFC 9110 section 10.2.2) but for its query; empty if nowhere."""
+    location = headers.get("location", "").split("?", 1)[0].strip()
+    try:
+        return urljoin(token_url, location) if location else ""
+    except ValueError:
+        return ""
 
 
 def _retry_after(headers: Headers, wall_now: float) -> float | None:

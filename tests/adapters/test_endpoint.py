@@ -564,6 +564,14 @@ def test_a_redirect_is_not_followed(client: Client) -> None:
     assert len(server.requests) == 1
 
 
+def test_a_redirect_within_the_server_names_the_whole_url(client: Client) -> None:
+    """F19 F20: what the text says to set can be set as it stands."""
+    with Server(answering(status="308 Permanent Redirect", headers=("Location: /v2/token/",))) as server:
+        answer = unavailable(client.request(server.url))
+
+    assert answer.text.endswith(f"; set token_url to http://127.0.0.1:{server.port}/v2/token/")
+
+
 def test_a_server_that_echoes_secrets_is_scrubbed(client: Client) -> None:
     """J2 J5: refresh token, client secret, password, `extra` and authorization header never reach a text."""
     password = planted("password")

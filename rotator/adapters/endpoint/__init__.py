@@ -238,7 +238,11 @@ class HttpTokenEndpoint:
         if not whole and response.is_success:
             text = f"more than {BODY_LIMIT} bytes; {CURES[Reason.UNREADABLE_ANSWER]}"
             return Unavailable(Reason.UNREADABLE_ANSWER, delivered=True, status=response.status_code, text=text)
-        return classify(response.status_code, response.headers, b"".join(parts), self._wall())
+        return self._classified(response, parts)
+
+    def _classified(self, response: httpx.Response, parts: list[bytes]) -> Answer:
+        body, url = b"".join(parts), self._settings.token_url
+        return classify(response.status_code, response.headers, body, self._wall(), url)
 
     def _rescued(self, response: httpx.Response | None, parts: list[bytes]) -> Granted | None:
         """Return the pair of an answer that broke off after it (invariant 2): its refresh token may be the only one.
@@ -247,7 +251,7 @@ class HttpTokenEndpoint:
         """
         if response is None:
             return None
-        answer = classify(response.status_code, response.headers, b"".join(parts), self._wall())
+        answer = self._classified(response, parts)
         return answer if isinstance(answer, Granted) and not answer.form_encoded else None
 
     def _transport(self, context: ssl.SSLContext) -> httpx.HTTPTransport:
