@@ -90,6 +90,12 @@ class Oddity(StrEnum):
     ACCESS_TOKEN_MISSING = "access_token_missing"
 
 
+def _refuse_to_be_pickled(thing: object) -> str | tuple[object, ...]:
+    """Stand in for `__reduce__`: a pickle is a copy of a secret nobody asked for (case J3)."""
+    message = f"a {type(thing).__name__} is not pickled: it holds secrets"
+    raise TypeError(message)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenSet:
     """What one answer of the token endpoint issued, plus its generation, the fencing number.
@@ -118,10 +124,7 @@ class TokenSet:
         """Tell which token set this is without showing a secret (invariant 11)."""
         return f"<TokenSet generation={self.generation} expires_at={self.expires_at:.0f}>"
 
-    def __reduce__(self) -> str | tuple[object, ...]:
-        """Refuse to be pickled: a pickle is a copy of a secret nobody asked for."""
-        message = "a TokenSet is not pickled: it holds secrets"
-        raise TypeError(message)
+    __reduce__ = _refuse_to_be_pickled
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -135,6 +138,8 @@ class EarlierToken:
     def __repr__(self) -> str:
         """Tell which generation this is without showing a secret."""
         return f"<EarlierToken generation={self.generation}>"
+
+    __reduce__ = _refuse_to_be_pickled
 
 
 class Grant(StrEnum):
@@ -209,6 +214,8 @@ class Granted:
         """Show nothing that was issued."""
         return "<Granted>"
 
+    __reduce__ = _refuse_to_be_pickled
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -279,6 +286,8 @@ class TokenRequest:
     fields: tuple[tuple[str, str], ...] = field(repr=False)
     may_leave: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
     """Asked at the last moment, when the connection stands and nothing of the form has been written; False: do not."""
+
+    __reduce__ = _refuse_to_be_pickled
 
 
 class Fingerprinter:

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import pickle
 import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -25,6 +26,7 @@ from rotator.core.model import (
     DAY,
     HOUR,
     Answer,
+    EarlierToken,
     Grant,
     Granted,
     Oddity,
@@ -34,6 +36,7 @@ from rotator.core.model import (
     TokenSet,
     Unavailable,
 )
+from rotator.core.state import CredentialState
 from tests.secrets_scan import planted, secrets_in
 
 NOW = 1_800_000_000.0
@@ -469,6 +472,23 @@ def test_an_unreadable_answer_is_not_quoted_where_it_may_hold_tokens(body: bytes
     assert not secrets_in(found.text)
 
 
+@pytest.mark.parametrize(
+    "thing",
+    [
+        tokens(),
+        EarlierToken(1, REFRESH, NOW),
+        answer(PAIR),
+        refresh_request(Grant.REFRESH_TOKEN, tokens(), "", ()),
+        CredentialState(tokens(), (EarlierToken(1, REFRESH, NOW),)),
+    ],
+    ids=lambda thing: type(thing).__name__,
+)
+def test_what_holds_secrets_is_not_pickled(thing: object) -> None:
+    """J3: no copy of a secret that nobody asked for: neither alone nor as part of a state."""
+    with pytest.raises(TypeError, match=r"^a \w+ is not pickled: it holds secrets$"):
+        pickle.dumps(thing)
+
+
 def test_what_was_granted_is_not_shown() -> None:
     """J3: neither a granted answer nor a token set shows a token when printed."""
     assert not secrets_in(f"{answer(CE_API)!r} {answer(CE_API)} {tokens()!r} {tokens()}")
@@ -512,6 +532,34 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/v2/token/", "https://api.example/v2/token/"),
+        ("token/", "https://api.example/v2/token/"),
+        ("//new.example/t", "https://new.example/t"),
+        ("http://new.example/t?session=1", "http://new.example/t"),
+    ],
+)
+def test_the_cure_of_a_redirect_is_a_whole_url(location: str, target: str) -> None:
+    """F19 F20: a place named from the token endpoint's own is spelled out, fit to be put into the configuration."""
+    found = classify(308, {"location": location}, b"", NOW, "https://api.example/v2/token?tenant=7")
+
+    assert isinstance(found, Unavailable)
+    assert found.text == f"token endpoint answered 308 to {target}; set token_url to {target}"
+
+
+@pytest.mark.parametrize("headers", [{}, {"location": ""}, {"location": "?a=b"}, {"location": "//[::1"}])
+def test_a_redirect_to_nowhere_says_what_to_check(headers: dict[str, str]) -> None:
+    """F19: a 3xx that names no place, as 304, gives no place to set."""
+    found = classify(304, headers, b"", NOW, "https://api.example/v2/token")
+
+    assert isinstance(found, Unavailable)
+    assert found.text == "token endpoint answered 304 and named no other place; check token_url"
+
+
 WORDS = st.sampled_from(["access_token", "refresh_token", "error", "error_description", "expires_in"])
 BODIES = (
     st.binary()
@@ -526,7 +574,7 @@ HEADERS = st.dictionaries(st.sampled_from(["retry-after", "date", "location", "c
 @example(200, {}, b'{"access_token": "\\ud800", "refresh_token": "\\udfff"}')
 def test_every_answer_whatsoever_has_a_meaning(status: int, headers: dict[str, str], body: bytes) -> None:
     """A6 A20 A31: classify is total; what it grants can be encoded, judged and is never empty."""
-    found = classify(status, headers, body, NOW)
+    found = classify(status, headers, body, NOW, "https://api.example/v2/token")
 
     if isinstance(found, Granted):
         assert 200 <= status < 300
