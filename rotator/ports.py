@@ -186,6 +186,8 @@ class RefreshFinished:
     oddities: tuple[Oddity, ...] = ()
     news: bool = False
     """It failed for another reason than the time before: worth a line, however often it failed."""
+    why: str = ""
+    """Why it was sent, as its `RefreshStarted` says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ class Rotator:
             elif not late:
                 failed = self._after_failure(credential, current, answer)
                 self._saver.save(credential, transitions.asked_as(failed, asked_as))
-        self._tell(credential, reserved, answer, seconds, oddities, late=late)
+        self._tell(credential, reserved, answer, seconds, oddities, why, late=late)
         return True
 
     def _form(
@@ -263,6 +263,7 @@ class Rotator:
         answer: Answer,
         seconds: float,
         oddities: tuple[Oddity, ...],
+        why: str,
         *,
         late: bool,
     ) -> None:
@@ -281,7 +282,7 @@ class Rotator:
         outcome = "late" if late else outcome
         self._observer.notify(
             RefreshFinished(
-                credential.name, outcome, reason, text, seconds, after.generation, failures, oddities, news=news
+                credential.name, outcome, reason, text, seconds, after.generation, failures, oddities, news, why
             )
         )
         if before.status != after.status:

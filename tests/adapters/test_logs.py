@@ -117,13 +117,14 @@ def test_routine_is_quiet(lines: list[logging.LogRecord]) -> None:
         RefreshStarted("web", "due"),
         SaveFinished("web", None, 0.001, holds_new_pair=False),
         SaveFinished("web", None, 0.001, holds_new_pair=True),
-        RefreshFinished("web", "granted", None, "", 0.1, 5, 0, (Oddity.SCOPE_SHAPE,)),
+        RefreshFinished("web", "granted", None, "", 0.1, 5, 0, (Oddity.SCOPE_SHAPE,), why="due"),
         PublishFinished("web", "/run/web", None, 5, 0.001, 0),
     ):
         observer.notify(event)
     assert events(lines) == [("refreshed", "INFO")]
     assert vars(lines[0])["fields"] == {
         "credential": "web",
+        "why": "due",
         "generation": 5,
         "seconds": 0.1,
         "oddities": ["scope_shape"],

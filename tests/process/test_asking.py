@@ -36,6 +36,7 @@ def test_fifty_refreshes_from_three_callers_meet_no_invalid_grant(life: Life) ->
             caller.join()
         generations = sum(daemon.shown(name)["generation"] - 1 for name in NAMES)
         assert events(daemon, "refresh_failed") == []
+        assert {line["why"] for line in events(daemon, "refreshed")} == {"asked"}  # at the default level
     books = life.books
     assert failed == []
     assert books.refresh_grants == generations >= ROUNDS * len(NAMES)

@@ -1,7 +1,10 @@
 """Each alert has a runbook, each runbook an alert, and what it says to type can be typed."""
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -16,6 +19,40 @@ ROOT = Path(__file__).parents[2]
 RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("Rotator*.md"))
 _COMMANDS = "|".join(sorted(cli.list_commands(click.Context(cli))))
 _ROTATOR = re.compile(rf"\brotator ((?:{_COMMANDS})\b[^|<>&`\n#,;.)]*)")
+_LOG = """
+from rotator.adapters.logs import LogObserver, configure
+from rotator.core.model import Oddity, Reason
+from rotator.ports import *
+
+configure("info", {0!r})
+tell, full = LogObserver().notify, Problem(Reason.NO_SPACE, "the disk is full")
+for name in "home", "home2":
+    tell(RefreshFinished(name, "granted", None, "", 0.1, 5, 0, (Oddity.ROTATION_MISSING,), why="asked"))
+    tell(RefreshFinished(name, "refused", Reason.INVALID_GRANT, "revoked", 0.1, 5, 1))
+    tell(StatusChanged(name, "ok", "suspect", "revoked"))
+    tell(SaveFinished(name, full, 0.1, holds_new_pair=True))
+    tell(SaveFinished(name, full, 0.1, holds_new_pair=False))
+    tell(Notice("seed_unusable", "seed of " + name + ": empty", name, "error"))
+tell(Notice("bug", "an error", "home2", "critical", {{"exception": ValueError("oops")}}))
+for event in "reload_refused", "replicas_differ", "replicas_out_of_touch", "lease_lost":
+    tell(Notice(event, "the Lease rotator", level="error"))
+"""
+_FOUND = {
+    "RotatorAccessTokenExpired": ["refresh_failed"],
+    "RotatorAccessTokenExpiring": ["refresh_failed"],
+    "RotatorAmbiguousAnswer": ["refresh_failed"],
+    "RotatorBug": ["ValueError: oops"],
+    "RotatorConfigReloadFailed": ["reload_refused"],
+    "RotatorFuseBlown": ["1\n", "why=asked"],
+    "RotatorLoginRequired": ["seed_unusable"],
+    "RotatorNoLeader": ["replicas_out_of_touch"],
+    "RotatorPairUnsaved": ["pair_unsaved"],
+    "RotatorReauthorizationRequired": ["status_changed"],
+    "RotatorReplicasDiffer": ["replicas_differ"],
+    "RotatorRotationMissing": ["credential=home"],
+    "RotatorSaveFailing": ["save_failed", "save_failed"],
+}
+"""What each search of the log in a runbook finds, in their order."""
 _HEADINGS = ["## Impact", "## Diagnosis", "## Cure", "## Afterwards"]
 
 
@@ -52,6 +89,33 @@ def test_the_commands_of_a_runbook_exist(path: Path) -> None:
         assert name in metrics, name
     for row in re.findall(r"^\| ((?:`[a-z_0-9]+`(?:, )?)+) \|", text, re.MULTILINE):
         assert set(re.findall(r"`([a-z_0-9]+)`", row)) - set(Reason) == set()
+
+
+@pytest.fixture(scope="module")
+def logs() -> dict[str, str]:
+    """Return what the daemon's observer writes of two credentials at the default level: to the journal, in a pod."""
+    made = {}
+    for command, form in ("journalctl", "text"), ("kubectl", "json"):
+        python = [sys.executable, "-c", _LOG.format(form)]
+        made[command] = subprocess.run(python, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=True).stderr
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "rotator").rglob("*.py"))
+    for line in made["kubectl"].splitlines():
+        assert f'"{json.loads(line)["event"]}"' in code  # no event is made up
+    return made
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
+def test_what_a_runbook_searches_the_log_for_is_found_there(path: Path, logs: dict[str, str]) -> None:
+    """Each `grep` finds its lines: text in the journal, JSON in Kubernetes; and those of the one credential alone."""
+    searches = re.findall(r"^ +(journalctl|kubectl .* logs) [^|]*[|] *(grep .*)", path.read_text("utf-8"), re.MULTILINE)
+    sought = _FOUND.get(path.stem, [])
+    assert len(searches) == len(sought)
+    for (command, search), expected in zip(searches, sought, strict=True):
+        shell = ["sh", "-c", search.replace("NAME", "home")]
+        lines = logs[command.split()[0]]
+        found = subprocess.run(shell, input=lines, capture_output=True, text=True, check=False).stdout
+        assert expected in found, search
+        assert "NAME" not in search or "home2" not in found, search
 
 
 def _lines(text: str) -> list[str]:

@@ -87,8 +87,8 @@ class LogObserver:
                 level = logging.WARNING if missing else logging.INFO
                 text = "a new token, but the refresh token was not replaced" if missing else "a new token"
                 self._log(
-                    level, "refreshed", text, event.credential, generation=generation, seconds=seconds,
-                    oddities=list(event.oddities),
+                    level, "refreshed", text, event.credential, why=event.why or None, generation=generation,
+                    seconds=seconds, oddities=list(event.oddities),
                 )  # fmt: skip
             case "late":
                 text = "an answer came after the tokens had been replaced; it changes nothing"
@@ -98,8 +98,8 @@ class LogObserver:
                 level = logging.WARNING if event.news else _at_powers_of_two(logging.WARNING, event.failures)
                 self._log(
                     level, "refresh_failed", text, event.credential,
-                    outcome=event.outcome, reason=event.reason, failures=event.failures, generation=generation,
-                    seconds=seconds,
+                    why=event.why or None, outcome=event.outcome, reason=event.reason, failures=event.failures,
+                    generation=generation, seconds=seconds,
                 )  # fmt: skip
 
     def _saved(self, event: SaveFinished) -> None:
