@@ -177,6 +177,19 @@ def test_two_releases_in_a_namespace_do_not_meet(helm: Helm, tmp_path: Path) -> 
     assert selectors[0]["spec"]["selector"] != selectors[1]["spec"]["selector"]
 
 
+def test_the_network_policy_is_for_rotators_own_pods(helm: Helm) -> None:
+    """Pods of a release that has the chart as a dependency go where they went; without pods of ours there is none."""
+    objects = helm.rendered(PLAIN)
+    selector = only(objects, "NetworkPolicy")["spec"]["podSelector"]
+    (named,) = selector["matchExpressions"]
+    pods = (only(objects, "Deployment")["spec"]["template"], only(objects, "Pod", "rotator-test"))
+    labels = [pod["metadata"]["labels"] for pod in pods]
+    assert all(selector["matchLabels"].items() <= each.items() for each in labels)
+    assert (named["key"], named["operator"]) == ("app.kubernetes.io/name", "In")
+    assert sorted(named["values"]) == sorted(each[named["key"]] for each in labels)
+    assert "NetworkPolicy" not in {each["kind"] for each in helm.rendered(RIGHTS)}
+
+
 @pytest.mark.parametrize("shape", ["plain", "fleet", "full"])
 def test_the_roles_grant_what_is_used_and_nothing_else(helm: Helm, shape: str, tmp_path: Path) -> None:
     """H11, H13: for few and many credentials, shards, other namespaces; none to create what is made beforehand."""
