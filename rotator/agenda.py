@@ -38,8 +38,6 @@ class Agenda:
             self._push(credential, at)
 
     def _push(self, credential: Credential, at: float) -> None:
-        if math.isnan(credential.due_at):
-            return  # forgotten
         credential.due_at = at
         if not credential.busy and at < math.inf:
             heapq.heappush(self._heap, (at, next(self._order), credential))
@@ -85,14 +83,6 @@ class Agenda:
             if not self._out:
                 self._idle.notify_all()
             self._push(credential, min(credential.due_at, at))
-
-    def forget(self, credential: Credential) -> None:
-        """Let a credential that is no longer configured never come up again."""
-        with self._lock:
-            credential.due_at = float("nan")  # equal to no entry of the heap
-            for parked in self._parked.values():
-                if credential in parked:
-                    parked.remove(credential)
 
     def startable(self, now: float) -> int:
         """Return an upper bound for how many workers would find something to do at `now`."""

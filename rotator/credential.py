@@ -53,6 +53,8 @@ class Credential:
         "delivering",
         "due_at",
         "durable_generation",
+        "errands",
+        "leaving",
         "lock",
         "name",
         "plan",
@@ -89,6 +91,15 @@ class Credential:
         """Whose request is done; they are answered at the end of the step."""
         self.due_at = 0.0
         self.busy = False
+        self.errands = 0
+        """How many logins are under way. Counted by the event loop alone."""
+        self.leaving = False
+        """No longer configured: what is unsaved is saved, and nothing else is done."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody is at work on it, or memory holds what the store does not."""
+        return self.busy or self.errands > 0 or self.unsaved  # in this order: who is done has set `unsaved` before
 
     @property
     def spread(self) -> float:

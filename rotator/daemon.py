@@ -71,6 +71,7 @@ class Daemon:
         self._systemd = systemd
         self._agenda = Agenda(config.daemon.max_concurrent_per_server, config.daemon.max_concurrent)
         self._credentials: dict[str, Credential] = {}
+        self._leaving: dict[str, Credential] = {}  # taken out of the configuration, and perhaps still in use
         plans = assembly.plans(config)
         assembly.sweep_temporaries(plans.values())
         for name, plan in plans.items():
@@ -156,12 +157,13 @@ class Daemon:
             self._assembly.abort_all()
         await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._helpers.shutdown, cancel_futures=True)
-        unsaved = [c.name for c in self._credentials.values() if c.unsaved and not self._rotator.save_unsaved(c)]
+        everybody = (*self._credentials.values(), *self._leaving.values())
+        unsaved = [c.name for c in everybody if c.unsaved and not self._rotator.save_unsaved(c)]
         if unsaved:
             self._exit = Exit.UNSAVED
             text = f"the newest tokens of {', '.join(unsaved[:5])} could not be saved and end with this process"
             self._notify(Notice("stopped_unsaved", text, level="critical"))
-        for credential in self._credentials.values():
+        for credential in everybody:
             for waiter in (*credential.served, *credential.waiters):
                 waiter.cancel()
         self._assembly.close()
@@ -347,7 +349,11 @@ class Daemon:
             self._wake(credential)
             return self._show(credential)
 
-        return await asyncio.get_running_loop().run_in_executor(self._helpers, run)
+        credential.errands += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._helpers, run)
+        finally:
+            credential.errands -= 1
 
     # -- reload ------------------------------------------------------------------------------------
 
@@ -405,20 +411,28 @@ class Daemon:
             return (str(error),)
 
     def _take_over(self, config: Config, plans: dict[str, Plan]) -> None:
+        self._leaving = {name: credential for name, credential in self._leaving.items() if credential.in_use}
         for name in self._credentials.keys() - plans.keys():
-            self._agenda.forget(self._credentials.pop(name))
+            gone = self._leaving[name] = self._credentials.pop(name)
+            gone.leaving = True
+            self._agenda.put(gone, self._clock.now())
         for name, plan in plans.items():
+            if name in self._leaving:
+                # The same again: a second one beside it would spend the token that its request is spending.
+                self._credentials[name] = self._leaving.pop(name)
+                self._credentials[name].leaving = False
             credential = self._credentials.get(name)
+            before = self._config.credentials.get(name)
             if credential is None:
                 self._add(name, plan)
-            elif config.credentials[name] != self._config.credentials[name]:
+            elif config.credentials[name] != before:
                 with credential.lock:
                     credential.plan = plan
                     if credential.state is not None:
                         # What changed may be what an output holds, or who may write it.
                         hooks = tuple(sink.name for sink in plan.sink_refs if sink.is_hook)
                         credential.state = with_sinks(credential.state, hooks)
-                        if _asked(config.credentials[name]) != _asked(self._config.credentials[name]):
+                        if before is None or _asked(config.credentials[name]) != _asked(before):
                             credential.state = retry_now(credential.state, self._clock.now())
                 self._wake(credential)
         self._config = config

@@ -48,6 +48,7 @@ from rotator.publish import Publisher
 from rotator.save import SAVE_RETRY, Saver
 
 _UNREADABLE_RETRY: Final = 30.0
+_NEVER: Final = float("inf")
 
 
 class Rotator:
@@ -69,7 +70,7 @@ class Rotator:
     def step(self, credential: Credential) -> Wait | Halt:
         """Do everything that is due for one credential; say when to ask again."""
         try:
-            return self._step(credential)
+            return self._see_off(credential) if credential.leaving else self._step(credential)
         except BaseException:
             # A bug on the way from the answer to the store: the request may have been carried out.
             if credential.lock.acquire(timeout=SAVE_RETRY):
@@ -83,6 +84,13 @@ class Rotator:
         if credential.state is not None:
             policy, now = credential.plan.policy, self._clock.now()
             credential.state = transitions.opened(credential.state, policy, now, credential.spread)
+
+    def _see_off(self, credential: Credential) -> Wait:
+        """Save what only memory holds of a credential that was taken out of the configuration; answer who waits."""
+        saved = self.save_unsaved(credential)
+        credential.asked = False
+        self._answer_waiters(credential)
+        return Wait(_NEVER, "removed") if saved else Wait(self._clock.now() + SAVE_RETRY, Reason.SAVE_FAILED)
 
     def _step(self, credential: Credential) -> Wait | Halt:
         outcome: Wait | Halt

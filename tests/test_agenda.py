@@ -105,20 +105,6 @@ def test_the_total_counts_slow_ones_too() -> None:
     assert [len(take_all(agenda, now)) for now in (1, 7, 13, 19)] == [1, 1, 0, 0]
 
 
-def test_a_forgotten_credential_never_comes_up_again() -> None:
-    """A removed credential is gone: while waiting, while parked, while out, and if somebody still wakes it."""
-    agenda, (out, parked, waiting) = agenda_of(1, 2, 9, per_server=1)
-    assert agenda.take(2) is out
-    assert agenda.take(2) is None  # which parks the second one
-    for one in (out, parked, waiting):
-        agenda.forget(one)
-    agenda.put_back(out, 3)
-    agenda.put(waiting, 3)
-    assert take_all(agenda, 1e9) == []
-    assert agenda.startable(1e9) == 0
-    assert agenda.lag_seconds(1e9) == 0
-
-
 def test_startable_and_lag_tell_whether_there_is_work() -> None:
     """L4: an empty agenda wakes nobody; a due one does, and says for how long it has been due."""
     agenda, (one, two) = agenda_of(10, 20)
@@ -201,15 +187,14 @@ def test_many_workers_never_share_a_credential() -> None:
 @settings(max_examples=200)
 @given(
     moves=st.lists(
-        st.tuples(st.sampled_from(["put", "take", "back", "forget", "wait"]), st.integers(0, 4), st.integers(0, 9)),
+        st.tuples(st.sampled_from(["put", "take", "back", "wait"]), st.integers(0, 4), st.integers(0, 9)),
         max_size=60,
     )
 )
 def test_nobody_is_ever_lost(moves: list[tuple[str, int, int]]) -> None:
-    """Whatever happens, each credential is waiting, out or forgotten, and in the end everybody else comes up once."""
+    """Whatever happens, each credential is waiting or out, and in the end everybody comes up once."""
     agenda, credentials = agenda_of(*[0.0] * 5, per_server=2, total=3)
     out: list[Credential] = []
-    forgotten: set[str] = set()
     now = 0.0
     for what, which, number in moves:
         one = credentials[which]
@@ -219,13 +204,9 @@ def test_nobody_is_ever_lost(moves: list[tuple[str, int, int]]) -> None:
             taken = agenda.take(now)
             if taken:
                 assert taken not in out
-                assert taken.name not in forgotten
                 out.append(taken)
         elif what == "back" and out:
             agenda.put_back(out.pop(0), now + number)
-        elif what == "forget":
-            agenda.forget(one)
-            forgotten.add(one.name)
         else:
             now += number
     for one in out:
@@ -234,4 +215,4 @@ def test_nobody_is_ever_lost(moves: list[tuple[str, int, int]]) -> None:
     while (taken := agenda.take(now + 1000)) is not None:
         seen.append(taken.name)
         agenda.put_back(taken, INFINITY)
-    assert sorted(seen) == sorted({one.name for one in credentials} - forgotten)
+    assert sorted(seen) == sorted(one.name for one in credentials)

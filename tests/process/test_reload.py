@@ -3,11 +3,15 @@
 import json
 import os
 import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.process.life import Life, events, rotate, wait_for_generation
-from tests.process.rig import CLIENT_SECRET, DaemonProcess, wait_until
+from rotator.adapters.control_client import ControlClient, ControlProblem
+from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
+from tests.process.rig import CLIENT_SECRET, PATIENCE, DaemonProcess, wait_until
 from tests.secrets_scan import planted
 
 
@@ -198,3 +202,111 @@ def test_a_changed_seed_heals_a_dead_grant(life: Life) -> None:
         life.write_secret("seed", life.sandbox.issue()["refresh_token"])
         daemon.wait_until(lambda: daemon.shown()["standing"] == "valid", "the new seed heals it")
         wait_until(life.has_good_token, "the new token is published")
+
+
+BOTH = "[credentials.home]\n[credentials.other]"
+ONE = "[credentials.other]"
+
+
+@pytest.fixture
+def rotating(long: Life) -> Iterator[DaemonProcess]:
+    """A daemon with two credentials; the server has carried out a refresh of `home` and keeps the answer back."""
+    long.configure(credentials=BOTH)
+    for name in ("home", "other"):
+        long.put_pair(age=0, name=name)
+    with long.daemon() as daemon:
+        daemon.wait_until(long.has_good_token, "the token is published")
+        long.server.sandbox.script(["after:hang"])
+        begin_rotation(long, daemon)
+        yield daemon
+
+
+def _configured(life: Life, daemon: DaemonProcess, credentials: str) -> None:
+    life.configure(credentials=credentials)
+    _reload_by_signal(daemon, "success")
+
+
+def test_a_credential_that_comes_back_during_its_request_is_the_same(long: Life, rotating: DaemonProcess) -> None:
+    """C9, B16: taken out by a reload and put back by the next, it waits for the answer and spends no token twice."""
+    _configured(long, rotating, ONE)
+    _configured(long, rotating, f"{BOTH}\n[credentials.third]")
+    assert rotating.shown()["refreshing"]
+    wait_until(lambda: rotating.shown("third")["standing"] == "login_required", "a worker has seen to all")
+    long.server.sandbox.change()
+    wait_for_generation(rotating, 2)
+    rotating.wait_until(long.has_good_token, "the token is published")
+    assert long.books.token_requests == {"after:hang": 1}
+    assert long.on_disk()["tokens"]["generation"] == 2
+    assert rotate(rotating)["generation"] == 3
+
+
+def test_a_login_goes_to_the_credential_that_comes_back(long: Life) -> None:
+    """C9: taken out and put back while somebody logs in, the credential goes on with the pair of that login."""
+    long.configure(credentials=BOTH)
+    long.put_pair(age=0)
+    long.put_pair(age=0, name="other")
+    with long.daemon() as daemon, ThreadPoolExecutor(1) as pool:
+        daemon.wait_until(lambda: long.token("home") and long.token("other"), "both are published")
+        long.server.sandbox.script(["hang"])
+        login = pool.submit(long.login)
+        daemon.wait_until(lambda: not long.server.sandbox.script_left, "the login is under way")
+        _configured(long, daemon, ONE)
+        _configured(long, daemon, f"{BOTH}\n[credentials.third]")
+        daemon.wait_until(lambda: daemon.shown("third")["standing"] == "login_required", "a worker has seen to all")
+        long.server.sandbox.change()
+        login.result(PATIENCE)
+        assert daemon.shown()["generation"] == long.on_disk()["tokens"]["generation"] == 2
+        assert rotate(daemon)["generation"] == 3
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_credential_that_is_taken_out_unsaved_is_saved(long: Life, rotating: DaemonProcess, comes_back: bool) -> None:
+    """B24: the save of a removed credential's new pair is tried on; put back before that, it still has the pair."""
+    state, kept = long.state_directory / "home.json", long.state_directory / "kept"
+    state.rename(kept)
+    state.mkdir()  # no rename can replace it
+    long.server.sandbox.change()
+    rotating.wait_until(lambda: rotating.shown()["unsaved"], "the save fails")
+    _configured(long, rotating, ONE)
+    if comes_back:
+        _configured(long, rotating, BOTH)
+        assert rotating.shown()["unsaved"]
+        assert rotating.shown()["generation"] == 2
+    state.rmdir()
+    kept.rename(state)
+    rotating.wait_until(lambda: long.on_disk()["tokens"]["generation"] == 2, "the pair is saved")
+    _configured(long, rotating, BOTH)
+    assert rotate(rotating)["generation"] == 3
+    assert rotating.stop() == 0
+
+
+def test_a_stop_tells_of_a_removed_credential_that_is_unsaved(long: Life, rotating: DaemonProcess) -> None:
+    """B24: who takes a credential out of the configuration learns of its unsaved pair at the stop, too."""
+    (long.state_directory / "home.json").unlink()
+    (long.state_directory / "home.json").mkdir()
+    long.server.sandbox.change()
+    rotating.wait_until(lambda: rotating.shown()["unsaved"], "the save fails")
+    _configured(long, rotating, ONE)
+    _configured(long, rotating, ONE)
+    assert rotating.stop() == 74
+    assert "home" in events(rotating, "stopped_unsaved")[0]["message"]
+
+
+def test_who_waits_for_a_credential_that_is_taken_out_is_answered(long: Life) -> None:
+    """C12: a rotation that was asked for and not begun yet is answered when the credential is removed."""
+    one_at_a_time = "max_concurrent = 1\nmax_concurrent_per_server = 1"
+    long.configure(daemon=one_at_a_time, credentials=BOTH)
+    for name in ("home", "other"):
+        long.put_pair(age=0, name=name)
+    with long.daemon() as daemon:
+        daemon.wait_until(lambda: long.token("home") and long.token("other"), "both are published")
+        long.server.sandbox.script(["hang"])
+        begin_rotation(long, daemon)
+        client = ControlClient(long.socket, PATIENCE)
+        ticket = client._exchange("POST", "/v1/rotate/other?wait=0")
+        long.configure(daemon=one_at_a_time)
+        _reload_by_signal(daemon, "success")
+        long.server.sandbox.change()
+        answer = client._finish(ticket, time.monotonic() + PATIENCE)
+        assert not isinstance(answer, ControlProblem)
+        assert answer["credentials"][0]["generation"] == 1
