@@ -12,7 +12,7 @@ import pytest
 from rotator.adapters.kubernetes.lookout import Lookout
 from rotator.adapters.kubernetes.secret_sink import SecretSink
 from rotator.adapters.kubernetes.wire import MANAGER
-from rotator.core.model import Reason
+from rotator.core.model import Reason, TokenSet
 from rotator.ports import Problem
 from tests.fakes import FixedClock
 from tests.needs import needs
@@ -205,6 +205,69 @@ def test_a_secret_made_anew_by_somebody_else_is_not_written_to(
     namespace.make_secret("web", {"token": "theirs"})
     assert problem_of(sink.publish(token_set(3))).reason is Reason.NOT_OURS
     assert namespace.secret("web") == {"token": "theirs"}
+
+
+# -- replicas ------------------------------------------------------------------------------------------
+
+
+def later(generation: int) -> TokenSet:
+    """Return a token set that is over later than those of lower generations."""
+    return replace(token_set(generation), expires_at=AT + 1000 * generation)
+
+
+def test_a_leader_that_was_stopped_before_its_write_does_not_put_an_old_token_back(
+    namespace: Namespace, account: Account, open_pod: OpenPod
+) -> None:
+    """C15: what another replica wrote meanwhile is newer, and stays, whether or not a watch has told of it."""
+    account.grant(on_secrets("get", "patch", "create"))
+    stopped, successor = open_pod(account), open_pod(account)
+    sink, other = stopped.sink(), successor.sink()
+    assert sink.publish(later(4)) is None
+    for generation in (5, 6):
+        assert other.publish(later(generation)) is None
+    stopped.asked()
+    problem = problem_of(sink.publish(later(5)))
+    assert (problem.reason, problem.retry_after) == (Reason.FENCED, None)
+    assert "/web holds generation 6 of another replica, newer than ours: it stays until" in problem.text
+    assert namespace.secret("web") == {"token": planted("access-6")}
+    assert stopped.asked() == [("PATCH", "web"), ("GET", "web")]
+    assert sink.publish(later(6)) is None
+    assert sink.publish(later(7)) is None
+    assert namespace.secret("web") == {"token": planted("access-7")}
+
+
+def test_a_new_owner_with_an_old_copy_leaves_a_newer_token(
+    namespace: Namespace, account: Account, open_pod: OpenPod
+) -> None:
+    """C15: a replica that takes over before the newest state has come to it publishes nothing older."""
+    assert open_pod(account).sink().publish(later(7)) is None
+    late = open_pod(account).sink()
+    assert problem_of(late.publish(later(6))).reason is Reason.FENCED
+    assert namespace.secret("web") == {"token": planted("access-7")}
+    assert late.publish(later(7)) is None
+
+
+def test_after_a_lost_state_a_login_publishes_though_its_generation_is_lower(
+    namespace: Namespace, account: Account, open_pod: OpenPod
+) -> None:
+    """A login that begins to count anew brings a token that is over later, and that one counts."""
+    assert open_pod(account).sink().publish(later(7)) is None
+    login = replace(token_set(1), expires_at=AT + 8000)
+    assert open_pod(account).sink().publish(login) is None
+    assert namespace.secret("web") == {"token": planted("access-1")}
+
+
+def test_edits_of_other_keys_cost_no_request(namespace: Namespace, pod: Pod) -> None:
+    """H9: a Secret that others write other keys to still costs one PATCH a token: the watch tells its version."""
+    sink = pod.sink()
+    assert sink.publish(token_set(1)) is None
+    wait_until(lambda: pod.client.asked[-1][0] == "WATCH")
+    namespace.edit("secrets", "web", {"stringData": {"other": "x"}})
+    version = namespace.get("secrets", "web")["metadata"]["resourceVersion"]
+    wait_until(lambda: sink._version == version)
+    pod.asked()
+    assert sink.publish(token_set(2)) is None
+    assert pod.asked() == [("PATCH", "web")]
 
 
 # -- rights and refusals -------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ GENERATION: Final = "token-rotator/generation"
 EXPIRES_AT: Final = "token-rotator/expires-at"
 _SECONDS: Final = 15.0
 _OVERWRITTEN_AT_MOST: Final = 3
+_TRIES: Final = 5
+"""Each needs somebody to write between our look and our write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,9 @@ def rights_of(secrets: Collection[tuple[str, str]]) -> Iterator[Right]:
 class SecretSink:
     """Implements `rotator.ports.Sink`; one request for each new token, and one more where the Secret may have changed.
 
-    The request says which Secret it means (its uid): one that was deleted and made anew by somebody else is not
-    written to unseen. Other keys, labels and annotations stay as they are: an apply is about what it names.
+    The request says which Secret it means, and which version of it (uid and resourceVersion): what somebody else made
+    anew, or another replica wrote meanwhile, is not written over unseen. A token of an older generation never replaces
+    a newer one. Other keys, labels and annotations stay as they are: an apply is about what it names.
     """
 
     __slots__ = (
@@ -112,6 +115,8 @@ class SecretSink:
             # The news of our own earlier writes come late; versions of one object can be compared as numbers.
             if not (version.isdecimal() and self._version.isdecimal() and int(version) < int(self._version)):
                 self._touched = found is None or _digest(self._ours(found)) != self._written
+                if not self._touched:
+                    self._version = version  # what others changed is none of our business
 
     def _wanted(self, tokens: TokenSet) -> dict[str, Any]:
         expires_at = self._clock.wall(tokens.expires_at)
@@ -143,7 +148,7 @@ class SecretSink:
     def _bring(self, namespace: str, wanted: Mapping[str, Any]) -> Problem | None:
         """Bring the Secret to what is wanted: look first where we do not know how it is."""
         reply = Reply(0, {})
-        for _ in range(2):
+        for _ in range(_TRIES):
             if not self._uid or self._touched:
                 found = self._look(namespace, wanted)
                 if isinstance(found, Problem):
@@ -156,7 +161,7 @@ class SecretSink:
                 return None
             if not self._uid or not (reply.status == CONFLICT or "metadata.uid" in reply.text):
                 break
-            self._uid, self._touched = "", True  # deleted, or made anew, and nobody has told yet
+            self._uid, self._touched = "", True  # changed, deleted or made anew, and nobody has told yet
         return self._problem(namespace, reply)
 
     def _look(self, namespace: str, wanted: Mapping[str, Any]) -> Problem | bool:
@@ -171,9 +176,14 @@ class SecretSink:
         if found.get("type") == state_secret.TYPE:  # whatever is configured: it holds a refresh token
             text = f"{self._place(namespace)} holds a state, which no reader may see: choose another name"
             return Problem(Reason.NOT_OURS, text, SLOWLY)
-        self._uid = str((found.get("metadata") or {}).get("uid", ""))
+        self._uid, self._version = str((found.get("metadata") or {}).get("uid", "")), version_of(found)
         if found and not self._settings.adopt and annotations_of(found).get(CREDENTIAL) != self._credential:
             return self._not_ours(namespace, found)
+        if self._holds_newer(found, wanted):
+            generation = annotations_of(found)[GENERATION]
+            newer = f"{self._place(namespace)} holds generation {generation} of another replica, newer than ours"
+            text = f"{newer}: it stays until a token comes that is over later; if that is wrong, delete the Secret"
+            return Problem(Reason.FENCED, text)
         as_written = bool(found) and _digest(self._ours(found)) == self._written
         if found and _digest(self._ours(found)) == _digest(wanted):
             self._note(found, wanted)
@@ -187,12 +197,26 @@ class SecretSink:
                 return problem
         return False
 
+    def _holds_newer(self, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+        """Tell whether the Secret holds a newer token of this credential: we woke up late, or know an old copy only.
+
+        One that is over sooner is not newer, whatever its number: the state was lost, and a login began anew.
+        """
+        theirs, ours = annotations_of(found), wanted["annotations"]
+        generation = theirs.get(GENERATION, "")
+        return (
+            theirs.get(CREDENTIAL) == self._credential
+            and generation.isdecimal()
+            and int(generation) > int(ours[GENERATION])
+            and theirs.get(EXPIRES_AT, "") >= ours[EXPIRES_AT]
+        )
+
     def _apply(self, namespace: str, wanted: Mapping[str, Any]) -> Reply:
         settings = self._settings
         metadata = {"name": settings.name, "labels": wanted["labels"], "annotations": wanted["annotations"]}
         body: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": wanted["data"]}
         if self._uid:
-            metadata["uid"] = self._uid
+            metadata |= {"uid": self._uid, "resourceVersion": self._version}
         if settings.type:
             body["type"] = settings.type
         # By force, but only over a Secret that is known to be ours.
