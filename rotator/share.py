@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from rotator.core.model import Fingerprinter, Halt, Publish, Reason, TokenRequest, TokenSet, Wait
-from rotator.core.schedule import next_action
+from rotator.core.schedule import next_action, refresh_due
 from rotator.core.sharing import (
     copied,
     follower_action,
@@ -19,7 +19,7 @@ from rotator.core.sharing import (
     without_shared,
     wonders,
 )
-from rotator.core.standing import CredentialView
+from rotator.core.standing import CredentialView, span
 from rotator.core.state import CLOCK_TOLERANCE, CredentialState
 from rotator.credential import UNSEEN, Credential
 from rotator.intake import CLOCK_SUSPECT, Intake
@@ -42,11 +42,14 @@ class SharingRotator(Rotator):
         stopping: threading.Event,
         *,
         ownership: Ownership,
+        takeover: float,
     ) -> None:
-        """Take the ports."""
+        """Take the ports. `takeover`: seconds after which an owner that dies is replaced, at most."""
         super().__init__(store, clock, observer, fingerprint, stopping)
         self._shared = store
         self._ownership = ownership
+        self._takeover = takeover
+        self._warned: set[str] = set()
         self._saver = FencedSaver(store, clock, observer)
         self.intake: SharedIntake = SharedIntake(store, self._saver, clock, observer, ownership)
 
@@ -104,6 +107,27 @@ class SharingRotator(Rotator):
                 outcome = Wait(self._clock.now() + SAVE_RETRY, why)
         self._answer_waiters(credential)
         return outcome
+
+    def _work(self, credential: Credential) -> Wait | Halt:
+        outcome = super()._work(credential)
+        self._warn_of_short_margin(credential)
+        return outcome
+
+    def _warn_of_short_margin(self, credential: Credential) -> None:
+        """Warn once if an owner that dies is replaced too late for a token that has fallen due."""
+        state, plan = credential.state, credential.plan
+        if state is None or state.tokens is None or credential.name in self._warned:
+            return
+        due = refresh_due(state, plan.policy, plan.grant, credential.spread, self._clock.now())
+        margin = state.tokens.expires_at - due.at
+        if due.why == "due" and margin < self._takeover:
+            self._warned.add(credential.name)
+            text = (
+                f"the access token falls due {span(margin)} before its end, and a replica that dies is replaced after"
+                f" up to {span(self._takeover)}: shorten total_timeout and with it kubernetes.lease_duration, or"
+                " refresh earlier (refresh.ratio)"
+            )
+            self._observer.notify(Notice("margin_short", text, credential.name, "warning"))
 
     def _at_rest(self, credential: Credential) -> Wait | Halt | None:
         """Publish by the copy of a credential that has come to us and is not due: None if more is to be done.

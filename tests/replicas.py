@@ -111,7 +111,13 @@ class Replica:
         self.after_answer: Callable[[], None] | None = None
         """Happens once, when the next answer has arrived and nothing has been done with it."""
         self.rotator = SharingRotator(
-            self.store, self.clock, self.observer, Fingerprinter(b"key"), threading.Event(), ownership=self
+            self.store,
+            self.clock,
+            self.observer,
+            Fingerprinter(b"key"),
+            threading.Event(),
+            ownership=self,
+            takeover=LEASE,
         )
         self.credential = Credential(
             NAME,

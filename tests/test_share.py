@@ -11,7 +11,7 @@ from rotator.core.state import Trouble
 from rotator.ports import Notice, SaveFinished
 from tests.line import NAME
 from tests.replicas import LEASE, Release, Replica
-from tests.world import Crash
+from tests.world import Crash, ModelServer
 
 
 def _owner(release: Release) -> Replica:
@@ -130,6 +130,16 @@ def test_a_state_of_a_clock_that_ran_ahead_is_suspected_by_a_new_owner() -> None
     assert release.disk.state.generation == 2
     assert "clock_suspect" in [notice.event for notice in release.alive[0].observer.of(Notice)]
     release.assert_well()
+
+
+@pytest.mark.parametrize(("lifetime", "warnings"), [(57, 1), (63, 0)])
+def test_a_token_too_short_lived_for_a_takeover_is_warned_of_once(lifetime: int, warnings: int) -> None:
+    """C22: whoever falls due a third before its end is lost with its owner if the Lease outlasts that third."""
+    release = Release(2, ModelServer(grace=0.0, lifetime=lifetime))
+    release.login()
+    release.run(2 * lifetime)
+    events = [event for replica in release.alive for event in replica.observer.events]
+    assert [isinstance(event, Notice) and event.event == "margin_short" for event in events].count(True) == warnings
 
 
 def test_a_replica_that_is_fenced_gives_way_to_what_is_stored() -> None:

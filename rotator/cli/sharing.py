@@ -38,7 +38,7 @@ def shared_assembly(config: Config, observer: Observer) -> Assembly:
     clock = BootClock()
     leases = Leases(api, namespace, settings.lease, settings.shards, identity, times, clock)
     peers = KubernetesPeers(api, store, leases, api.close)
-    make = functools.partial(SharingRotator, ownership=peers)
+    make = functools.partial(SharingRotator, ownership=peers, takeover=leases.takeover)
     return Assembly(store, observer, clock=clock, peers=peers, make_rotator=make)
 
 

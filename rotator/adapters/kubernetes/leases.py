@@ -52,6 +52,11 @@ class Leases:
         self._deciding = threading.Lock()
         self._wish_at = 0.0
 
+    @property
+    def takeover(self) -> float:
+        """Return the seconds after which a holder that dies is replaced, at most."""
+        return self._times.duration + self._look_every
+
     # -- ownership ---------------------------------------------------------------------------------
 
     def term(self, name: str) -> int | None:
