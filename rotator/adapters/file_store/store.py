@@ -230,7 +230,7 @@ class FileStore:
         if aside is None or not directory.exists(aside):
             return Loaded(None)
         text = f"the state of {name} is missing since a damaged one was kept as {path.parent / aside}"
-        return _Damaged(Reason.STATE_UNREADABLE, f"{text}; {_cure(path, name)}")
+        return _Damaged(Reason.STATE_UNREADABLE, f"{text}; {_cure(name)}")
 
     def _set_aside(self, directory: OwnedDirectory, path: Path, name: str, error: RecordError) -> Problem:
         """Keep a damaged file under another name: there may be a token in it to recover (G8)."""
@@ -248,7 +248,7 @@ class FileStore:
         if directory is self._main:
             self._damaged[name] = aside
         text = f"the state in {path} is damaged ({error}) and was kept as {aside}"
-        return _Damaged(Reason.STATE_UNREADABLE, f"{text}; {_cure(path, name)}")
+        return _Damaged(Reason.STATE_UNREADABLE, f"{text}; {_cure(name)}")
 
     def _save(self, name: str, state: CredentialState) -> Problem | None:
         if name not in self._known:  # what is stored must be known before it is replaced
@@ -309,5 +309,6 @@ def _state_names(files: Iterable[str]) -> Iterator[str]:
             yield name
 
 
-def _cure(path: Path, name: str) -> str:
-    return f"log in again (rotator login {name}), or bring {path} back from a backup and restart"
+def _cure(name: str) -> str:
+    """Name a login, and no old copy: its refresh token is spent, and a strict server revokes all when it comes twice."""
+    return f"log in again: rotator login {name}"
