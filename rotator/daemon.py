@@ -158,7 +158,7 @@ class Daemon:
         await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._helpers.shutdown, cancel_futures=True)
         everybody = (*self._credentials.values(), *self._leaving.values())
-        unsaved = [c.name for c in everybody if c.unsaved and not self._rotator.save_unsaved(c)]
+        unsaved = [c.name for c in everybody if not self._rotator.save_unsaved(c)]
         if unsaved:
             self._exit = Exit.UNSAVED
             text = f"the newest tokens of {', '.join(unsaved[:5])} could not be saved and end with this process"
@@ -215,7 +215,7 @@ class Daemon:
         self._systemd.alive()
 
     async def _patrol(self) -> None:
-        """Look at a part of the credentials: outputs deleted or edited, secrets changed. No token call comes of it."""
+        """Look at a part of the credentials: outputs and states deleted or edited, secrets changed. No token call."""
         names = list(self._credentials)
         size = max(_PATROL_AT_LEAST, len(names) // _PATROL_ROUNDS + 1)
         part = names[self._patrol_from : self._patrol_from + size]
@@ -238,7 +238,11 @@ class Daemon:
             credential = self._credentials.get(name)
             if credential is None or credential.busy:
                 continue
-            if self._rotator.publisher.reconcile(credential) or self._rotator.intake.inputs_changed(credential):
+            if (
+                self._rotator.has_lost(credential)
+                or self._rotator.publisher.reconcile(credential)
+                or self._rotator.intake.inputs_changed(credential)
+            ):
                 self._wake(credential)
 
     def _wake(self, credential: Credential) -> None:

@@ -72,6 +72,9 @@ class Store(Protocol):
     def names(self) -> tuple[str, ...]:
         """Return the names that have a durable state."""
 
+    def vanished(self, name: str) -> bool:
+        """Tell cheaply whether what was loaded or saved here is no longer stored; False if that cannot be told."""
+
 
 class OpenStore(Store, Protocol):
     """A store as the process that opened it sees it."""

@@ -155,6 +155,10 @@ class Rotator:
                 case Halt():
                     return Wait(now + SAVE_RETRY, Reason.SAVE_FAILED) if credential.unsaved else action
 
+    def has_lost(self, credential: Credential) -> bool:
+        """Tell whether the stored state was removed behind our back: it is to be saved again."""
+        return self._saver.has_lost(credential)
+
     def save_unsaved(self, credential: Credential) -> bool:
         """Try once more to save what only memory holds; True if nothing is left unsaved."""
         return self._saver.save_unsaved(credential)

@@ -55,8 +55,21 @@ class Saver:
     def _tell(self, finished: SaveFinished) -> None:
         self._observer.notify(finished)
 
+    def has_lost(self, credential: Credential) -> bool:
+        """Tell whether the stored state was removed behind our back: it counts as unsaved from now on."""
+        if credential.unsaved or credential.state is None or not self._store.vanished(credential.name):
+            return False
+        with credential.lock:
+            if not self._store.vanished(credential.name):
+                return False  # just saved again
+            credential.unsaved, credential.durable_generation = True, 0
+        text = "the stored state was removed; what memory holds is saved again"
+        self._observer.notify(Notice("state_removed", text, credential.name, "warning"))
+        return True
+
     def save_unsaved(self, credential: Credential) -> bool:
         """Try once more to save what only memory holds; True if nothing is left unsaved."""
+        self.has_lost(credential)
         with credential.lock:
             if credential.unsaved and credential.state is not None:
                 self.save(credential, credential.state)

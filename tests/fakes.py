@@ -67,6 +67,10 @@ class MemoryStore:
         """Return the names that were saved."""
         return tuple(self.disk)
 
+    def vanished(self, name: str) -> bool:
+        """Tell whether this life saved a state that is no longer there."""
+        return name not in self.disk and any(saved == name for saved, _ in self.saved)
+
 
 class MemorySink:
     """A `rotator.ports.Sink` that keeps what it was given. `fail` is used up call by call."""

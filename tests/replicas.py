@@ -76,6 +76,10 @@ class FencedStore:
         """Return the one name."""
         return (NAME,)
 
+    def vanished(self, name: str) -> bool:
+        """Never notice."""
+        return False
+
     def fingerprint_key(self) -> bytes:
         """Return a key."""
         return b"key"

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import threading
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -474,17 +476,64 @@ print(*store.warnings, sep="\\n")
     assert "takes no file modes (EPERM)" in output
 
 
-def test_a_removed_directory_is_told(store: FileStore, directory: Path) -> None:
-    """B26: a directory that was removed under a running daemon is told as that."""
+def test_a_removed_directory_is_made_again(store: FileStore, directory: Path) -> None:
+    """B26: a save brings a directory back that was removed under it: private, locked, with key and state."""
+    for name in ("a", "b"):
+        assert store.save(name, state_of(1)) is None
+    shutil.rmtree(directory)
+    assert [store.vanished(name) for name in ("a", "b", "never")] == [True, True, False]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda number: store.save(f"c{number}", state_of(1)), range(20))) == [None] * 20
+    assert store.save("a", state_of(2)) is None
+    assert [store.vanished(name) for name in ("a", "b")] == [False, True]
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert "in use by another rotator" in refused(directory).text
+    key = store.fingerprint_key()
+    store.close()
+    store = open_store(directory)
+    assert key == store.fingerprint_key()
+    assert Loaded(state_of(2)) == store.load("a")
+    assert {"a", *(f"c{number}" for number in range(20))} == set(store.names())
+    store.close()
+
+
+def test_a_removed_directory_is_told_until_there_is_a_good_one(tmp_path: Path) -> None:
+    """B26, C2: what stands in its place is judged as at the start; no cure is a restart, which loses everything."""
+    directory = tmp_path / "parent" / "state"
+    directory.parent.mkdir()
+    store = open_store(directory)
     assert store.save("a", state_of(1)) is None
-    moved = directory.rename(directory.parent / "elsewhere")
-    for file in moved.iterdir():
-        file.unlink()
-    moved.rmdir()
-    problem = store.save("a", state_of(2))
-    assert problem is not None
-    assert problem.reason is Reason.MISSING_DIRECTORY
-    assert f"{directory} was removed" in problem.text
+    shutil.rmtree(directory.parent)
+
+    def problem() -> str:
+        found = store.save("a", state_of(2))
+        assert found is not None
+        assert found.reason is Reason.MISSING_DIRECTORY
+        assert f"{directory} was removed while rotator runs: " in found.text
+        assert found.text.endswith("; do not restart rotator: only its memory holds the tokens")
+        return found.text
+
+    assert f"make it again, with mode 0700, for user id {os.geteuid()};" in problem()
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)
+    assert f"chmod 0700 {directory}" in problem()
+    directory.chmod(0o700)
+    other = open_store(directory)
+    assert "in use by another rotator" in problem()
+    other.close()
+    assert store.save("a", state_of(2)) is None
+    assert Loaded(state_of(2)) == store.load("a")
+    store.close()
+
+
+def test_a_removed_spill_is_made_again(directory: Path, spill: Path) -> None:
+    """B25, B26: a spill directory that was removed takes the next pair all the same."""
+    store = open_store(directory, spill)
+    assert store.save("a", state_of(1)) is None
+    shutil.rmtree(spill)
+    block(directory)
+    assert f"kept in {spill}/a.json" in getattr(store.save("a", state_of(2)), "text", "")
+    store.close()
 
 
 # -- crashes -------------------------------------------------------------------------------------

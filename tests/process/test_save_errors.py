@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -102,3 +103,42 @@ def test_a_stop_with_an_unsaved_pair_is_no_clean_exit(tmp_path: Path, sandbox: S
             assert daemon.stop() == 74
         assert '"event": "stopped_unsaved"' in daemon.log
     assert LOST_TEXT in start_again(rig, old)
+
+
+def test_a_removed_state_is_saved_again(tmp_path: Path, sandbox: SandboxProcess) -> None:
+    """B29, G9: states that are removed under the daemon are saved again, soon and at the stop, whatever is due."""
+    rig = Rig(tmp_path, sandbox)
+    rig.configure(credentials="[credentials.one]\n[credentials.two]")
+    kept = {name: rig.put_pair(age=60, name=name) for name in ("one", "two")}
+    files = [rig.state_directory / f"{name}.json" for name in kept]
+    with rig.daemon() as daemon:
+        daemon.wait_until(lambda: all(rig.has_good_token(name) for name in kept), "the outputs")
+        shutil.rmtree(rig.state_directory)
+        daemon.wait_until(lambda: all(file.exists() for file in files), "all states")
+        assert daemon.log.count('"event": "state_removed"') == len(files)
+        files[0].unlink()
+        daemon.wait_until(files[0].exists, "one state")
+        shutil.rmtree(rig.state_directory)
+        assert daemon.stop() == 0, daemon.log
+    for name, state in kept.items():
+        stored = rig.stored(name)
+        assert stored is not None
+        assert stored.tokens == state.tokens
+
+
+def test_a_removed_state_that_cannot_be_saved_is_an_unsaved_pair(tmp_path: Path, sandbox: SandboxProcess) -> None:
+    """B24: while there is no directory to save in, memory alone has the tokens: it is said as loudly as ever."""
+    rig = Rig(tmp_path, sandbox)
+    rig.state_directory = tmp_path / "parent" / "state"
+    rig.state_directory.mkdir(mode=0o700, parents=True)
+    rig.configure()
+    rig.put_pair(age=60)
+    with rig.daemon() as daemon:
+        daemon.wait_until(rig.has_good_token, "the output")
+        shutil.rmtree(rig.state_directory.parent)
+        daemon.wait_until(lambda: daemon.sample("rotator_pair_unsaved", credential="home") == 1, "an unsaved pair")
+        assert "do not restart rotator" in daemon.shown()["text"]
+        rig.state_directory.mkdir(mode=0o700, parents=True)
+        daemon.wait_until(lambda: not daemon.shown()["unsaved"], "a save")
+        assert daemon.stop() == 0, daemon.log
+    assert rig.stored() is not None

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ _NO_SUCH_LOCK: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSUP, errn
 class OwnedDirectory:
     """An open directory of mode 0700, locked against every other process. `open` makes one."""
 
-    __slots__ = ("_fd", "_gid", "_lock_fd", "_uid", "path", "warnings")
+    __slots__ = ("_fd", "_gid", "_lock_fd", "_renewing", "_uid", "path", "warnings")
 
     def __init__(self, path: Path, fd: int, lock_fd: int) -> None:
         """Take over an open, checked and locked directory."""
@@ -34,6 +35,7 @@ class OwnedDirectory:
         self.warnings: list[str] = []
         self._fd = fd
         self._lock_fd = lock_fd
+        self._renewing = threading.Lock()
         owner = os.fstat(fd)
         # What root does here on the command line stays readable for the user the daemon runs as.
         foreign = os.geteuid() == 0 and owner.st_uid != 0
@@ -101,11 +103,44 @@ class OwnedDirectory:
             os.close(fd)
 
     def write(self, name: str, payload: bytes) -> OSError | None:
-        """Write a file of mode 0600 durably, as `atomic.write` does."""
+        """Write a file of mode 0600 durably, as `atomic.write` does. A directory that was removed is made again.
+
+        Raises OSError; if the directory is gone and there can be no new one, its `strerror` says why.
+        """
+        try:
+            return self._write(name, payload)
+        except FileNotFoundError:
+            problem = self._renew()
+            if problem is not None:
+                raise FileNotFoundError(errno.ENOENT, problem.text) from None
+            return self._write(name, payload)
+
+    def _write(self, name: str, payload: bytes) -> OSError | None:
         return atomic.write(
             name, payload, mode=0o600, uid=self._uid, gid=self._gid,
             directory_fd=self._fd, lenient=True,
         )  # fmt: skip
+
+    def _renew(self) -> Problem | None:
+        """Go on in the directory that stands where ours was, or in a new one, checked and locked as at first."""
+        with self._renewing:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(self.path.stat(), os.fstat(self._fd)):
+                    return None  # another thread was quicker
+            fresh = OwnedDirectory.open(self.path)
+            if isinstance(fresh, Problem):
+                return fresh
+            fresh.give(self._fd, self._lock_fd)
+            return None
+
+    def give(self, fd: int, lock_fd: int) -> None:
+        """Give the directory and its lock over to these open descriptors.
+
+        A thread that is just using them may fail once, but never meets a closed one.
+        """
+        os.dup2(self._fd, fd, inheritable=False)
+        os.dup2(self._lock_fd, lock_fd, inheritable=False)
+        self.close()
 
     def temporaries(self) -> list[tuple[str, str]]:
         """Return what was left half-written, as `atomic.temporaries` does. Raises OSError."""

@@ -103,6 +103,15 @@ class FileStore:
             self.warnings.append(atomic.problem_of(error, self._main.path, "list").text)
             return tuple({*self._known, *self._spilled})
 
+    def vanished(self, name: str) -> bool:
+        """Tell with one stat whether a state that was stored is gone; see `rotator.ports.Store`."""
+        if not self._known.get(name) or name in self._spilled:
+            return False
+        try:
+            return not self._main.exists(name + _SUFFIX)
+        except OSError:
+            return False
+
     def load(self, name: str) -> Loaded | Problem:
         """Read the durable state; see `rotator.ports.Store`. A damaged file is set aside, kept."""
         refused = self._enter(name)
@@ -271,6 +280,9 @@ class FileStore:
         if tolerated and not self.warnings:
             self.warnings.append(atomic.problem_of(tolerated, self._main.path, "set modes in").text)
         self._damaged.pop(name, None)
+        with contextlib.suppress(OSError):  # it went with the directory, and is only for people to compare
+            if not self._main.exists(_KEY_FILE):
+                self._main.write(_KEY_FILE, self._key)
         if name in self._spilled and self._spill:
             with contextlib.suppress(OSError):  # an older generation in the spill is not read
                 self._spill.remove(file)
@@ -280,8 +292,10 @@ class FileStore:
     def _save_elsewhere(self, name: str, mark: int, payload: bytes, error: OSError) -> Problem:
         problem = atomic.problem_of(error, self._main.path / (name + _SUFFIX), "save the state in")
         if problem.reason is Reason.MISSING_DIRECTORY:
-            text = f"{self._main.path} was removed while rotator runs: make it again, then restart"
-            problem = Problem(problem.reason, text)
+            again = f"make it again, with mode 0700, for user id {os.geteuid()}"
+            why = error.strerror if self._main.path.exists() else again
+            text = f"{self._main.path} was removed while rotator runs: {why}"
+            problem = Problem(problem.reason, f"{text}; do not restart rotator: only its memory holds the tokens")
         if self._spill is None:
             return problem
         path = self._spill.path / (name + _SUFFIX)
@@ -310,5 +324,5 @@ def _state_names(files: Iterable[str]) -> Iterator[str]:
 
 
 def _cure(name: str) -> str:
-    """Name a login, and no old copy: its refresh token is spent, and a strict server revokes all when it comes twice."""
+    """Name a login, and no old copy: its refresh token is spent, and a strict server revokes all when it comes back."""
     return f"log in again: rotator login {name}"

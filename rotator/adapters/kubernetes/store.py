@@ -73,6 +73,10 @@ class SecretStore:
         reply = self._api.call("GET", self.collection, query={"labelSelector": selector}, timeout=self.timeout)
         return tuple(state_secret.credential_of(one) for one in reply.body.get("items", ()) if one.get("data"))
 
+    def vanished(self, name: str) -> bool:  # noqa: ARG002 - nothing here is cheap
+        """Return False; see `rotator.ports.Store`."""
+        return False
+
     def load(self, name: str) -> Loaded | Problem:
         """Read the durable state; see `rotator.ports.Store`. From now on a save may be made over what was read."""
         reply = self._get(name)
