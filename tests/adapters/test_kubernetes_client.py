@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -373,6 +373,19 @@ def test_a_watch_of_one_secret_needs_no_right_on_others(namespace: Namespace, tm
         thread.join()
         assert time.monotonic() - started < 2
     assert [event["type"] for event in seen[:3]] == ["ADDED", "MODIFIED", "DELETED"]
+
+
+def test_watches_take_no_connection_from_requests(namespace: Namespace, tmp_path: Path) -> None:
+    """However many Secrets of however many namespaces are watched, the next request has its answer."""
+    account = namespace.account(on_secrets("watch", "get"))
+    namespace.make_secret("web", {"token": "a"})
+    query = {"fieldSelector": "metadata.name=web"}
+    with pod(account, tmp_path) as client, ExitStack() as watches:
+        for _ in range(110):
+            events = client.watch(secret_path(namespace.name), query, timeout=SECONDS)
+            assert next(events)["type"] == "ADDED"
+            watches.callback(events.close)  # type: ignore[attr-defined]  # a generator
+        assert client.call("GET", secret_path(namespace.name, "web"), timeout=1).status == 200
 
 
 def wait_for(condition: Any) -> None:

@@ -21,7 +21,8 @@ __all__ = ["MOUNT", "Connection", "NoToken", "Unconfigured", "connect"]
 MOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds its service account."""
 _HOME: Final = "~/.kube/config"
-_CONNECTIONS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=8, keepalive_expiry=5.0)
+# Without a limit: each watch has a connection to itself, and what else is asked at once the workers limit.
+_CONNECTIONS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=5.0)
 # A watch is silent for long: that its server is gone is found out within a minute.
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),

@@ -93,7 +93,7 @@ def _lack(error: Exception) -> tuple[Reason, str, bool]:
                 f"the name cannot be resolved ({cause.strerror}): check the address and the resolver",
                 False,
             )
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         text = "no connection: see that the API server runs, and that no NetworkPolicy is in the way"
         return Reason.CONNECT, text, False
     if isinstance(error, httpx.TimeoutException):
