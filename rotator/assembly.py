@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -191,7 +192,8 @@ class Assembly:
         granted = parse_pair(pair)
         if isinstance(granted, str):
             return Problem(Reason.BAD_INPUT, f"what was handed in is unusable: {granted}")
-        return self._adopt(credential, granted, self.clock.now())
+        now = self.clock.now()  # nobody says how old the answer is
+        return self._adopt(credential, replace(granted, served_at=now), now)
 
     def _adopt(self, credential: Credential, granted: Granted, asked_at: float) -> Problem | None:
         plan = credential.plan

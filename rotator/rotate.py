@@ -223,7 +223,7 @@ class Rotator:
             if not late and isinstance(answer, Granted):
                 granted = transitions.received(current, answer, plan.policy, self._clock.now())
                 self._saver.save(credential, granted, holds_new_pair=True)
-                oddities = self._judge(credential, on_schedule=why in ("due", Reason.FUSE_BLOWN, "refresh_token_aging"))
+                oddities = self._judge(credential, answer, why)
                 if answer.form_encoded:
                     oddities = (*oddities, Oddity.FORM_ENCODED)
             elif not late:
@@ -259,13 +259,14 @@ class Rotator:
             return None
         return replace(found, refresh_started_at=None, trouble=None, status=Status.OK)
 
-    def _judge(self, credential: Credential, *, on_schedule: bool) -> tuple[Oddity, ...]:
+    def _judge(self, credential: Credential, granted: Granted, why: str) -> tuple[Oddity, ...]:
         """Read the saved answer's other fields. Lock held: nobody publishes a lifetime that is only assumed."""
         assert credential.state is not None  # noqa: S101 - there was an answer
         plan = credential.plan
         credential.state, oddities = transitions.judged(
-            credential.state, plan.policy, plan.grant, plan.scope, on_schedule=on_schedule
-        )
+            credential.state, plan.policy, plan.grant, plan.scope, granted.served_at,
+            on_schedule=why in ("due", Reason.FUSE_BLOWN, "refresh_token_aging"),
+        )  # fmt: skip
         return oddities
 
     def _tell(

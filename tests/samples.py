@@ -1,5 +1,8 @@
 """Token sets and states for tests, every secret in them planted."""
 
+import base64
+import json
+
 from rotator.core.model import EarlierToken, Reason, TokenSet
 from rotator.core.state import CredentialState, Delivery, Status, Trouble
 from tests.secrets_scan import planted
@@ -23,6 +26,12 @@ def token_set(generation: int = 1, **changes: object) -> TokenSet:
         "refresh_expires_at": None,
     }
     return TokenSet(**(fields | changes))  # type: ignore[arg-type]
+
+
+def jwt(**claims: object) -> str:
+    """Return an unsigned JWT with these claims."""
+    parts = ({"alg": "none"}, claims, "signature")
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
 
 
 def state_of(generation: int = 1, **changes: object) -> CredentialState:

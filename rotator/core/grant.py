@@ -62,6 +62,7 @@ _JSON: Final = json.JSONDecoder(
     # An absurd number must not cost the pair that came with it: int() refuses 5,000 digits.
     parse_int=lambda digits: float(digits) if len(digits) > 18 else int(digits)  # noqa: PLR2004
 )
+_JUST_MADE: Final = 120.0  # seconds: two clocks of one server may differ
 _TEXT_LIMIT: Final = 200
 _MIN_SECRET: Final = 4
 _CHARSET_LATIN: Final = "latin-1"
@@ -98,7 +99,7 @@ def classify(status: int, headers: Headers, body: bytes, wall_now: float, token_
     fields, form_encoded = _fields(body)
     success = 200 <= status < 300  # noqa: PLR2004 - status classes read best as numbers
     if success and fields is not None and (granted := _granted(fields, form_encoded=form_encoded)):
-        return granted
+        return replace(granted, served_at=_date(headers.get("date", "")))
     code = _error_code(fields, body, status)
     retry_after = _retry_after(headers, wall_now)
     text = _description(fields, body)
@@ -244,7 +245,7 @@ def _date(value: str) -> float | None:
         date = parsedate_to_datetime(value)
         # A zone of "-0000" or none at all means UTC (RFC 9110 section 5.6.7), never this machine's zone.
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
@@ -266,17 +267,26 @@ class Judged:
     oddities: tuple[Oddity, ...]
 
 
-def judge(tokens: TokenSet, raw: Mapping[str, object], policy: RotationPolicy, asked_scope: str) -> Judged:
+def judge(
+    tokens: TokenSet, raw: Mapping[str, object], policy: RotationPolicy, asked_scope: str,
+    served_at: float | None = None, *, repeated: bool = False,
+) -> Judged:  # fmt: skip
     """Read the fields of a saved answer: lifetimes, scope, type, id token. Total: nothing raises.
 
-    `tokens` is the set as saved, whose instants assume the default lifetime; `raw` is what came with it.
+    `tokens` is the set as saved, whose instants assume the default lifetime; `raw` is what came with it at the instant
+    `served_at` of the server's clock. `repeated`: its access token was handed out before, and ends as it did then.
     """
     oddities: list[Oddity] = []
     lifetime = _lifetime(raw.get("expires_in"), policy, oddities)
-    jwt_lifetime = _jwt_lifetime(tokens.access_token, tokens.obtained_at)
+    unstated = Oddity.EXPIRES_IN_MISSING in oddities or Oddity.EXPIRES_IN_ODD in oddities
+    jwt_lifetime = _jwt_lifetime(tokens.access_token, tokens.obtained_at, served_at)
     if jwt_lifetime is not None and jwt_lifetime < lifetime:
         lifetime = jwt_lifetime
         oddities.append(Oddity.JWT_EXPIRES_EARLIER)
+    left = tokens.expires_at - tokens.obtained_at
+    # Handed out beyond an end that was only assumed: then it lives longer than that.
+    if repeated and (jwt_lifetime is not None or (unstated and left > 0)):
+        lifetime = min(lifetime, max(0.0, left))
     scope = _scope(raw.get("scope"), tokens.scope, oddities)
     if asked_scope and scope and set(scope.split()) != set(asked_scope.split()):
         oddities.append(Oddity.SCOPE_CHANGED)
@@ -326,8 +336,12 @@ def _lifetime(value: object, policy: RotationPolicy, oddities: list[Oddity]) -> 
     return float(max(0, math.floor(number)))
 
 
-def _jwt_lifetime(access_token: str, obtained_at: float) -> float | None:
-    """Read the lifetime a JWT states (RFC 7519 section 4.1.4); by `iat` if there, so clocks need not agree."""
+def _jwt_lifetime(access_token: str, obtained_at: float, served_at: float | None) -> float | None:
+    """Read the lifetime a JWT has left (RFC 7519 section 4.1.4).
+
+    It is counted by the server's clock if possible, so that ours need not be right: from `iat`, or from `served_at` if
+    the server has handed out a token that it made long before (case L10).
+    """
     parts = access_token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature
         return None
@@ -340,6 +354,8 @@ def _jwt_lifetime(access_token: str, obtained_at: float) -> float | None:
     end, start = _number(payload.get("exp")), _number(payload.get("iat"))
     if end is None:
         return None
+    if served_at is not None and served_at < end and (start is None or served_at - start > _JUST_MADE):
+        start = served_at
     return max(0.0, end - (obtained_at if start is None else start))
 
 

@@ -209,6 +209,8 @@ class Granted:
     raw: Mapping[str, object]
     """The answer's other fields as they came; judged after the save (invariant 2)."""
     form_encoded: bool = False
+    served_at: float | None = None
+    """When it was sent, by the server's clock (RFC 9110 section 6.6.1); None if it did not say."""
 
     def __repr__(self) -> str:
         """Show nothing that was issued."""

@@ -198,7 +198,7 @@ def from_answer(
     """Make the first token set out of a login's answer."""
     raw = received(CredentialState(), granted, policy, now)
     assert raw.tokens is not None  # noqa: S101 - `received` always sets it
-    verdict = judge(raw.tokens, granted.raw, policy, asked_scope)
+    verdict = judge(raw.tokens, granted.raw, policy, asked_scope, granted.served_at)
     return verdict.tokens, verdict.oddities
 
 
@@ -239,6 +239,7 @@ def received(state: CredentialState, granted: Granted, policy: RotationPolicy, n
     ):
         refresh_expires_at = refresh_obtained_at + policy.refresh_token_lifetime
     new_access = granted.access_token or not before
+    repeated = before is not None and (granted.access_token or before.access_token) == before.access_token
     tokens = TokenSet(
         generation=state.generation + 1,
         access_token=granted.access_token or (before.access_token if before else ""),
@@ -247,7 +248,7 @@ def received(state: CredentialState, granted: Granted, policy: RotationPolicy, n
         token_type=before.token_type if before else "Bearer",
         scope=before.scope if before else "",
         obtained_at=at if new_access or before is None else before.obtained_at,
-        expires_at=at + policy.assumed_lifetime if new_access or before is None else before.expires_at,
+        expires_at=before.expires_at if before and repeated else at + policy.assumed_lifetime,
         refresh_obtained_at=refresh_obtained_at,
         refresh_expires_at=refresh_expires_at,
     )
@@ -260,7 +261,7 @@ def received(state: CredentialState, granted: Granted, policy: RotationPolicy, n
         refresh_started_at=None,
         trouble=None,
         last_success_at=at,
-        repeated=before is not None and before.access_token == tokens.access_token,
+        repeated=repeated,
         clock_suspect=False,
     )
 
@@ -273,9 +274,13 @@ def _asked_for_at(state: CredentialState, policy: RotationPolicy, now: float) ->
 
 
 def judged(
-    state: CredentialState, policy: RotationPolicy, grant: Grant, asked_scope: str, *, on_schedule: bool
-) -> tuple[CredentialState, tuple[Oddity, ...]]:
-    """Read the other fields of the newest answer, now that its pair is safe. `on_schedule` counts for the fuse."""
+    state: CredentialState, policy: RotationPolicy, grant: Grant, asked_scope: str, served_at: float | None = None, *,
+    on_schedule: bool,
+) -> tuple[CredentialState, tuple[Oddity, ...]]:  # fmt: skip
+    """Read the other fields of the newest answer, now that its pair is safe. `on_schedule` counts for the fuse.
+
+    `served_at` is the answer's date; it is not known after a crash between save and judgement.
+    """
     if state.unjudged is None or state.tokens is None:
         return state, ()
     oddities: tuple[Oddity, ...]
@@ -283,7 +288,7 @@ def judged(
         verdict_tokens = state.tokens
         oddities = (Oddity.ACCESS_TOKEN_MISSING,)
     else:
-        verdict = judge(state.tokens, state.unjudged, policy, asked_scope)
+        verdict = judge(state.tokens, state.unjudged, policy, asked_scope, served_at, repeated=state.repeated)
         verdict_tokens, oddities = verdict.tokens, verdict.oddities
     same_refresh = state.tokens.refresh_obtained_at < state.last_success_at
     if policy.rotation_required and grant is Grant.REFRESH_TOKEN and same_refresh:

@@ -12,6 +12,7 @@ from rotator.adapters.file_store import FileStore
 from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import PASSWORD, USERNAME, Place
 from tests.process.rig import wait_until
+from tests.samples import jwt
 from tests.secrets_scan import planted
 
 NO_DAEMON = "rotator: no daemon is running; this is what it left behind. Start it: rotator run"
@@ -67,6 +68,13 @@ def test_a_token_answer_is_taken_over_as_it_is(rotator: Place, server: SandboxSe
     assert rotator("login", "home", "--from-stdin", stdin=json.dumps(pair)).code == 0
     assert rotator.output.read_text() == pair["access_token"]
     assert server.sandbox.books.refresh_grants == 0
+
+
+def test_an_old_token_answer_is_not_believed_fresh(rotator: Place, server: SandboxServer) -> None:
+    """A46: an answer handed in long after it was given: its JWT ends when it says, whatever `expires_in` says."""
+    now = time.time()
+    pair = server.sandbox.issue(USERNAME) | {"access_token": jwt(iat=now - 1800, exp=now + 1800)}
+    assert "  access token:  29 min left of " in rotator("login", "home", "--from-stdin", stdin=json.dumps(pair)).out
 
 
 def test_a_dead_refresh_token_from_stdin_is_told(rotator: Place) -> None:

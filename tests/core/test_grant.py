@@ -1,6 +1,5 @@
 """What any answer of a token endpoint means: `classify` and `judge`, case by case, then for all inputs."""
 
-import base64
 import json
 import math
 import pickle
@@ -37,6 +36,7 @@ from rotator.core.model import (
     Unavailable,
 )
 from rotator.core.state import CredentialState
+from tests.samples import jwt
 from tests.secrets_scan import planted, secrets_in
 
 NOW = 1_800_000_000.0
@@ -72,12 +72,6 @@ def tokens(access_token: str = ACCESS, scope: str = "", obtained_at: float = NOW
 def judged(policy: RotationPolicy = POLICY, asked_scope: str = "", **raw: Any) -> Judged:
     """Judge the fields of an answer."""
     return judge(tokens(), raw, policy, asked_scope)
-
-
-def jwt(**claims: object) -> str:
-    """Return an unsigned JWT with these claims."""
-    parts = ({"alg": "none"}, claims, "signature")
-    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
 
 
 LIFETIMES = [
@@ -161,6 +155,47 @@ def test_the_earlier_end_of_a_jwt_counts(claims: dict[str, object], seconds: flo
 
     assert verdict.tokens.expires_at == NOW + seconds
     assert (Oddity.JWT_EXPIRES_EARLIER in verdict.oddities) == (seconds < 3600)
+
+
+OLD = {"iat": NOW - 3000, "exp": NOW + 600}
+
+
+@pytest.mark.parametrize(
+    ("claims", "served", "seconds"),
+    [
+        pytest.param(OLD, NOW, 600, id="made-long-before"),
+        pytest.param({"iat": NOW - 100, "exp": NOW + 3500}, NOW, 3600, id="clocks-of-one-server-differ"),
+        pytest.param({"exp": NOW + 600}, NOW, 600, id="no-iat"),
+        pytest.param(OLD, None, 3600, id="no-date-no-telling"),
+        pytest.param({"iat": NOW - 9000, "exp": NOW - 5400}, NOW, 3600, id="a-date-that-cannot-be"),
+    ],
+)
+@pytest.mark.parametrize("ahead", [0.0, DAY, -DAY])
+def test_a_jwt_made_before_the_answer_has_less_left(
+    claims: dict[str, object], served: float | None, seconds: float, ahead: float
+) -> None:
+    """A46 L10: what is left of an older JWT is counted by the server's clock, right or wrong as ours may be."""
+    raw = {"expires_in": 3600}
+    verdict = judge(tokens(jwt(**claims), obtained_at=NOW + ahead), raw, POLICY, "", served)
+
+    assert verdict.tokens.lifetime_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("date", "served_at"),
+    [
+        ("Fri, 15 Jan 2027 08:00:00 GMT", NOW),
+        ("", None),
+        ("yesterday", None),
+        ("Fri, 99 Foo 99999 99:99:99 -9999", None),
+    ],
+)
+def test_an_answer_tells_its_date(date: str, served_at: float | None) -> None:
+    """A46: the Date header of an answer is the server's clock; one that makes no sense costs nothing."""
+    granted = classify(200, {"date": date}, b'{"access_token": "x"}', 0.0)
+
+    assert isinstance(granted, Granted)
+    assert granted.served_at == served_at
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ from rotator.core.state import (
     judged,
     received,
 )
+from tests.samples import jwt
 from tests.secrets_scan import planted
 
 NOW = 1_800_000_000.0
+JWT = jwt(iat=NOW, exp=NOW + 3600)
 ROTATING = RotationPolicy(rotation_required=True, refresh_token_lifetime=30 * DAY)
 
 
@@ -106,6 +108,37 @@ def test_absent_fields_survive() -> None:
 
     assert state.tokens is not None
     assert (state.tokens.id_token, state.tokens.scope, state.tokens.token_type) == ("i.d.t", "a b", "DPoP")
+
+
+@pytest.mark.parametrize(
+    ("access", "fields", "seconds"),
+    [
+        pytest.param(JWT, {"expires_in": 3600}, 1200, id="a-jwt-ends-when-it-says"),
+        pytest.param(JWT, {"expires_in": 60}, 60, id="a-jwt-and-what-is-left"),
+        pytest.param(planted("opaque"), {}, 1200, id="an-assumed-end-stays"),
+        pytest.param(planted("opaque"), {"expires_in": 1200}, 1200, id="what-is-left"),
+        pytest.param(planted("opaque"), {"expires_in": 3600}, 3600, id="the-server-prolongs-it"),
+    ],
+)
+def test_an_access_token_that_is_handed_out_again_ends_when_it_did(
+    access: str, fields: dict[str, object], seconds: float
+) -> None:
+    """L10: the same token once more is no fresher: its end moves later only if the server says so."""
+    state, _ = after(seeded(), {"access_token": access}, NOW)
+    state, _ = after(state, {"access_token": access, **fields}, NOW + 2400)
+
+    assert state.repeated
+    assert state.tokens is not None
+    assert state.tokens.lifetime_seconds == pytest.approx(seconds)
+
+
+def test_an_access_token_that_outlives_its_assumed_end_is_believed_anew() -> None:
+    """L10: without a stated lifetime, a server that hands a token out after its assumed end shows that it lives."""
+    state, _ = after(seeded(), {"access_token": planted("opaque")}, NOW)
+    state, _ = after(state, {"access_token": planted("opaque")}, NOW + 3610)
+
+    assert state.tokens is not None
+    assert state.tokens.expires_at == NOW + 3610 + 3600
 
 
 def test_lifetimes_count_from_the_request() -> None:
