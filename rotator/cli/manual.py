@@ -29,7 +29,8 @@ _ENVIRONMENT: Final = {
 _FILES: Final = {
     "/etc/rotator/rotator.toml": "The configuration; see `rotator.toml`(5).",
     "/etc/rotator/conf.d/*.toml": "More of it, in the order of the names.",
-    "/var/lib/rotator": "The token sets: the one thing to back up, and to keep from others.",
+    "/var/lib/rotator": "The token sets, to be kept from others. Move them with the daemon stopped, and never start a "
+    "copy: a refresh spends the refresh token in all copies but its own. What a backup brings back takes a login.",
     "/run/rotator/rotator.sock": "The control socket.",
 }
 
