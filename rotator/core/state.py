@@ -149,6 +149,8 @@ def opened(state: CredentialState, policy: RotationPolicy, now: float, spread: f
             last_success_at=min(state.last_success_at, now),
             tokens=state.tokens and _not_later(state.tokens, now),
         )  # fmt: skip
+        if state.refresh_life_began_at > now:
+            state = replace(state, refresh_life_began_at=0.0, refresh_life_ends_at=0.0)
     if state.refresh_started_at is not None:
         text = "rotator stopped between sending a refresh and saving its answer"
         failed = Unavailable(Reason.INTERRUPTED, delivered=True, text=text)
@@ -162,11 +164,17 @@ def opened(state: CredentialState, policy: RotationPolicy, now: float, spread: f
 
 def _not_later(tokens: TokenSet, now: float) -> TokenSet:
     """Cut off the future from a token set's instants, so that no wait reaches beyond one lifetime."""
+    refresh_expires_at = tokens.refresh_expires_at
+    if refresh_expires_at is not None and tokens.refresh_obtained_at > now:
+        lifetime = refresh_expires_at - tokens.refresh_obtained_at
+        if lifetime > 0:  # else it is a fixed end, and older than the clock's fault
+            refresh_expires_at = min(refresh_expires_at, now + lifetime)
     return replace(
         tokens,
         obtained_at=min(tokens.obtained_at, now),
         expires_at=min(tokens.expires_at, now + tokens.lifetime_seconds),
         refresh_obtained_at=min(tokens.refresh_obtained_at, now),
+        refresh_expires_at=refresh_expires_at,
     )
 
 

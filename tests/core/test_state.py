@@ -307,6 +307,29 @@ def test_a_restart_forgets_neither_backoff_nor_refusal(life: tuple[RotationPolic
         assert holds(cut_off) == holds(state)
 
 
+def test_a_clock_that_ran_ahead_leaves_no_end_in_the_future() -> None:
+    """D9 M5: a refresh while the clock was a year ahead: put right, the refresh token's life is that of its answer."""
+    ahead = AT + 365 * DAY
+    state = answered(state_of(), granted(2, refresh_expires_in=30 * DAY), POLICY, ahead)
+    state = opened(state, POLICY, AT + 4000, 0.0)
+    assert state.tokens is not None
+    assert state.tokens.refresh_expires_at == AT + 4000 + 30 * DAY
+    for later in (4001, 8000):
+        state = after(state, (later, granted(later, refresh_expires_in=30 * DAY)))
+    assert (state.refresh_life_began_at, state.refresh_life_ends_at) == (AT + 8000, AT + 8000 + 30 * DAY)
+
+
+def test_a_clock_that_ran_ahead_does_not_move_a_fixed_end() -> None:
+    """D9 M5: an end that was fixed at the login is older than the clock's fault, and stays."""
+    policy = replace(POLICY, refresh_token_lifetime=90 * DAY, refresh_token_slides=False)
+    state = adopted(CredentialState(), from_refresh_token(planted("seed"), policy, AT), None, AT, 3)
+    state = answered(state, granted(2), policy, AT + 365 * DAY)
+    state = opened(state, policy, AT + DAY, 0.0)
+    assert state.tokens is not None
+    assert state.tokens.refresh_expires_at == AT + 90 * DAY
+    assert state.refresh_life_began_at == AT
+
+
 def test_a_clock_that_fell_back_voids_waits() -> None:
     """D9: with the clock behind the last save, no wait, no fuse and no lifetime from the future is kept."""
     before = replace(full_state(), refresh_started_at=None, saved_at=AT)
