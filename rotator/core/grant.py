@@ -18,6 +18,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, quote_plus, urljoin
 
 from rotator.core.model import (
+    DAY,
     Answer,
     Grant,
     Granted,
@@ -62,6 +63,7 @@ _JSON: Final = json.JSONDecoder(
     # An absurd number must not cost the pair that came with it: int() refuses 5,000 digits.
     parse_int=lambda digits: float(digits) if len(digits) > 18 else int(digits)  # noqa: PLR2004
 )
+_LONGEST_LIFE: Final = 100 * 365 * DAY  # beyond it no calendar goes; as in the configuration
 _JUST_MADE: Final = 120.0  # seconds: two clocks of one server may differ
 _TEXT_LIMIT: Final = 200
 _MIN_SECRET: Final = 4
@@ -364,7 +366,7 @@ def _refresh_lifetime(raw: Mapping[str, object]) -> float | None:
     for key in ("refresh_expires_in", "refresh_token_expires_in"):
         number = _number(raw.get(key))
         if number is not None and number > 0:  # Keycloak: 0 means no end, or no refresh token at all
-            return math.floor(number)
+            return min(math.floor(number), _LONGEST_LIFE)  # 2^63 - 1 from servers whose tokens have no end
     return None
 
 

@@ -13,6 +13,8 @@ from rotator.core.model import EarlierToken, Reason, TokenSet
 from rotator.core.state import CredentialState, Delivery, Status, Trouble
 
 FORMAT: Final = 1
+_LATEST: Final = 253_370_764_800.0
+"""The first day of 9999: a later end of a refresh token cannot be shown (case A10)."""
 _UNJUDGED_DEPTH: Final = 2
 """`judge` reads no deeper than an array of strings."""
 
@@ -144,8 +146,12 @@ def _tokens_in(record: dict[str, object]) -> TokenSet:
         obtained_at=obtained_at,
         expires_at=_number(record, "expires_at"),
         refresh_obtained_at=_number(record, "refresh_obtained_at", obtained_at),
-        refresh_expires_at=_number_or_none(record, "refresh_expires_at"),
+        refresh_expires_at=_end_in(_number_or_none(record, "refresh_expires_at")),
     )
+
+
+def _end_in(instant: float | None) -> float | None:
+    return None if instant is None else min(instant, _LATEST)
 
 
 def _earlier_out(earlier: EarlierToken) -> dict[str, object]:

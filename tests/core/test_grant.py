@@ -278,10 +278,12 @@ def test_type_and_id_token_are_merged(raw: dict[str, Any], token_type: str, id_t
         pytest.param({"refresh_expires_in": 0}, NOW + 30 * DAY, id="keycloak-no-end"),
         pytest.param({"refresh_token_expires_in": "15897600"}, NOW + 15897600, id="github"),
         pytest.param({"refresh_expires_in": "soon"}, NOW + 30 * DAY, id="nonsense"),
+        pytest.param({"refresh_expires_in": 2**63 - 1}, NOW + 36500 * DAY, id="A10-for-ever"),
+        pytest.param({"refresh_expires_in": "1e300"}, NOW + 36500 * DAY, id="A10-for-ever-and-a-day"),
     ],
 )
 def test_the_end_of_the_refresh_token_is_an_instant(raw: dict[str, Any], expires_at: float) -> None:
-    """B31: a refresh token's lifetime, where a server names it, becomes an absolute instant."""
+    """A10 B31: a refresh token's lifetime, where a server names it, becomes an absolute instant."""
     assert judged(**raw).tokens.refresh_expires_at == expires_at
 
 

@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ TOKENS = st.builds(
     obtained_at=INSTANT,
     expires_at=INSTANT,
     refresh_obtained_at=INSTANT,
-    refresh_expires_at=st.none() | INSTANT,
+    refresh_expires_at=st.none() | INSTANT.map(lambda instant: min(instant, 4e9)),
 )
 TROUBLE = st.builds(
     Trouble,
@@ -97,6 +98,15 @@ def test_no_field_is_forgotten() -> None:
         assert getattr(state, field.name) != getattr(empty, field.name), field.name
     assert state == from_record(to_record(state))
     assert empty == from_record(to_record(empty))
+
+
+def test_an_end_beyond_all_calendars_is_cut_off() -> None:
+    """A10: a refresh token that lives for ever, as an earlier rotator stored it, has an end that can be shown."""
+    stored = to_record(CredentialState(tokens=token_set(refresh_expires_at=9e18)))
+    tokens = from_record(stored).tokens
+    assert tokens is not None
+    assert tokens.refresh_expires_at is not None
+    assert datetime.fromtimestamp(tokens.refresh_expires_at, UTC).year == 9999
 
 
 @given(JSON)
