@@ -50,6 +50,7 @@ class Credential:
     __slots__ = (
         "asked",
         "busy",
+        "coming",
         "delivering",
         "due_at",
         "durable_generation",
@@ -72,6 +73,8 @@ class Credential:
         """Begin unopened: `state` is None until the store has been read."""
         self.name = name
         self.plan = plan
+        self.coming: tuple[Plan, bool] | None = None
+        """The plan of a reload, for the next step to take up; and whether it may heal what was refused."""
         self.lock = threading.Lock()
         self.delivering = threading.Lock()
         self.state: CredentialState | None = None

@@ -24,7 +24,7 @@ from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
 from rotator.core.model import Reason, TokenSet
 from rotator.core.standing import CredentialView, counted, shifted
-from rotator.core.state import CredentialState, Status, retry_now, with_sinks
+from rotator.core.state import CredentialState, Status
 from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
 from rotator.ports import Counts, Event, Notice, Peers, Problem, Pulse, Readiness, StatusChanged
@@ -346,6 +346,7 @@ class Daemon:
             return _unknown(name, self._credentials)
 
         def run() -> CredentialView | Problem:
+            self._rotator.take_up_plan(credential)
             problem = self._rotator.refusal(credential) or errand(credential)
             if problem is not None:
                 return problem
@@ -430,14 +431,8 @@ class Daemon:
             if credential is None:
                 self._add(name, plan)
             elif config.credentials[name] != before:
-                with credential.lock:
-                    credential.plan = plan
-                    if credential.state is not None:
-                        # What changed may be what an output holds, or who may write it.
-                        hooks = tuple(sink.name for sink in plan.sink_refs if sink.is_hook)
-                        credential.state = with_sinks(credential.state, hooks)
-                        if before is None or _asked(config.credentials[name]) != _asked(before):
-                            credential.state = retry_now(credential.state, self._clock.now())
+                heals = before is None or _asked(config.credentials[name]) != _asked(before)
+                self._rotator.replan(credential, plan, heals=heals)
                 self._wake(credential)
         self._config = config
         if self._assembly.peers is not None:

@@ -33,7 +33,7 @@ from rotator.core.model import (
 from rotator.core.schedule import SHORTEST_GAP, next_action
 from rotator.core.standing import CredentialView
 from rotator.core.state import DEAD, CredentialState, Status
-from rotator.credential import Credential
+from rotator.credential import Credential, Plan
 from rotator.intake import Intake
 from rotator.ports import (
     Clock,
@@ -63,6 +63,8 @@ class Rotator:
         self._observer = observer
         self._fingerprint = fingerprint
         self._stopping = stopping
+        self._left = threading.Lock()
+        """Guards what the event loop leaves for a step to find: held for a moment, never while anything is saved."""
         self._saver = Saver(store, clock, observer)
         self.publisher = Publisher(clock, observer)
         self.intake = Intake(store, self._saver, clock, observer)
@@ -70,7 +72,10 @@ class Rotator:
     def step(self, credential: Credential) -> Wait | Halt:
         """Do everything that is due for one credential; say when to ask again."""
         try:
-            return self._see_off(credential) if credential.leaving else self._step(credential)
+            if credential.leaving:
+                return self._see_off(credential)
+            self.take_up_plan(credential)
+            return self._step(credential)
         except BaseException:
             # A bug on the way from the answer to the store: the request may have been carried out.
             if credential.lock.acquire(timeout=SAVE_RETRY):
@@ -120,10 +125,30 @@ class Rotator:
     def ask(self, credential: Credential) -> Future[CredentialView]:
         """Ask for a rotation now; the future is done when the request that serves all who asked is."""
         waiter: Future[CredentialView] = Future()
-        with credential.lock:
+        with self._left:
             credential.waiters = (*credential.waiters, waiter)
             credential.asked = True
         return waiter
+
+    def replan(self, credential: Credential, plan: Plan, *, heals: bool) -> None:
+        """Leave another plan for the next step. `heals`: what was refused may be granted by it."""
+        with self._left:
+            credential.coming = plan, heals or (credential.coming is not None and credential.coming[1])
+
+    def take_up_plan(self, credential: Credential) -> None:
+        """Take up the plan that a reload has left, if it has."""
+        with credential.lock:
+            with self._left:
+                coming, credential.coming = credential.coming, None
+            if coming is None:
+                return
+            credential.plan, heals = coming
+            if credential.state is not None:
+                # What changed may be what an output holds, or who may write it.
+                hooks = tuple(sink.name for sink in credential.plan.sink_refs if sink.is_hook)
+                credential.state = transitions.with_sinks(credential.state, hooks)
+                if heals:
+                    credential.state = transitions.retry_now(credential.state, self._clock.now())
 
     def _work(self, credential: Credential) -> Wait | Halt:
         save_tried = False
@@ -175,7 +200,7 @@ class Rotator:
         return Refresh("asked") if earliest <= now else Wait(earliest, "asked")
 
     def _answer_waiters(self, credential: Credential) -> None:
-        with credential.lock:
+        with self._left:
             if not credential.asked:
                 credential.served, credential.waiters = (*credential.served, *credential.waiters), ()
             served, credential.served = credential.served, ()
@@ -214,8 +239,9 @@ class Rotator:
         asked_as = plan.asks_as(self._fingerprint) if ours else ""
         with credential.lock:
             # Whoever asked up to this moment has been served by this request.
-            credential.asked = False
-            credential.served, credential.waiters = (*credential.served, *credential.waiters), ()
+            with self._left:
+                credential.asked = False
+                credential.served, credential.waiters = (*credential.served, *credential.waiters), ()
             # The pair is made durable here, before a single other field of the answer is looked at.
             current = credential.state
             late = current.refresh_started_at != reserved.refresh_started_at

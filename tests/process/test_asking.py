@@ -2,11 +2,14 @@
 
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 from rotator.adapters.control_client import ControlClient
-from tests.process.life import Life, events, rotate
+from tests.needs import needs
+from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
 from tests.process.rig import DaemonProcess, wait_until
+from tests.process.trace import traced, worker_of
 from tests.secrets_scan import planted
 
 ROUNDS = 5
@@ -107,3 +110,30 @@ def test_a_hundred_who_ask_share_one_request(life: Life) -> None:
         assert len([answer for answer in answers if isinstance(answer, dict)]) == 100
         assert life.books.token_requests == {"granted": 1}
         assert rotate(daemon)["generation"] == 3
+
+
+def test_neither_asking_nor_a_reload_waits_for_a_save_that_hangs(life: Life) -> None:
+    """E11, L3: on a disk that hangs the daemon takes further requests and another configuration, and stays alive."""
+    needs("strace attach")
+    life.server.sandbox.change(access_lifetime=3600)
+    life.put_pair(age=0)
+    with life.daemon() as daemon:
+        daemon.wait_until(life.has_good_token, "the token is published")
+        life.server.sandbox.script(["hang"])
+        begin_rotation(life, daemon)
+        before = life.on_disk()
+        with traced(worker_of(daemon.pid), life.directory / "trace", "fsync:delay_enter=8000000:when=1"):
+            life.server.sandbox.change()
+            wait_until(lambda: life.books.token_requests.total() == 1, "the answer was given")
+            wait_until(lambda: "fsync(" in (life.directory / "trace").read_text(), "the save hangs")
+            ControlClient(life.socket, 0.1).post("/v1/rotate/home")
+            life.configure(credentials=f'[credentials.home]\noutputs = [{{ path = "{life.directory}/out/other" }}]')
+            assert daemon.post("/v1/reload") == {"problems": []}
+            started = time.monotonic()
+            assert daemon.get("/v1/health")["live"]
+            assert daemon.page("/livez")
+            assert time.monotonic() - started < 1
+            assert life.on_disk() == before
+            wait_for_generation(daemon, 2)
+        daemon.wait_until(lambda: life.has_good_token("other"), "the new output is written")
+        assert daemon.shown()["outputs"][0]["name"].endswith("other")
