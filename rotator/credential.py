@@ -64,6 +64,7 @@ class Credential:
         "seen_stamp",
         "served",
         "state",
+        "telling",
         "term",
         "unsaved",
         "waiters",
@@ -77,6 +78,9 @@ class Credential:
         """The plan of a reload, for the next step to take up; and whether it may heal what was refused."""
         self.lock = threading.Lock()
         self.delivering = threading.Lock()
+        """Held while an output is written."""
+        self.telling = False
+        """One of its hooks runs, or waits for a thread to run in."""
         self.state: CredentialState | None = None
         self.problem: Problem | None = None
         """Why the state cannot be read."""
@@ -108,6 +112,12 @@ class Credential:
     def spread(self) -> float:
         """Return this generation's share of the jitter, in [0, 1)."""
         return spread_of(self.name, self.state.generation if self.state else 0)
+
+    @property
+    def free_sinks(self) -> tuple[SinkRef, ...]:
+        """Return the sinks that may be published now: no hook while another one runs."""
+        refs = self.plan.sink_refs
+        return tuple(ref for ref in refs if not ref.is_hook) if self.telling else refs
 
     def view(self, fingerprint: Fingerprinter, now: float) -> CredentialView:
         """Show this credential as it is at this moment, the instant `now`."""

@@ -111,6 +111,7 @@ class Daemon:
         scheduler.add_job(self._sweep, "interval", seconds=seconds, id="sweep")
         scheduler.add_job(self._patrol, "interval", seconds=PATROL_SECONDS, id="patrol")
         scheduler.start()
+        self._rotator.publisher.run_hook = self._workers.run_hook
         await self._sweep()
         if self._assembly.peers is not None:
             self._loop.run_in_executor(self._helpers, self._join, self._assembly.peers)
@@ -157,6 +158,7 @@ class Daemon:
             self._assembly.abort_all()
         await asyncio.to_thread(self._workers.shutdown)
         await asyncio.to_thread(self._helpers.shutdown, cancel_futures=True)
+        await asyncio.to_thread(self._workers.shutdown_hooks)
         everybody = (*self._credentials.values(), *self._leaving.values())
         unsaved = [c.name for c in everybody if not self._rotator.save_unsaved(c)]
         if unsaved:

@@ -1,51 +1,77 @@
 """Publishing: each output has its own turn and its own retry, and never causes a token call (case E9)."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 from rotator.core import state as transitions
 from rotator.core.model import Publish
 from rotator.core.schedule import next_action
+from rotator.core.state import CredentialState
 from rotator.credential import Credential
-from rotator.ports import Clock, Notice, Observer, PublishFinished
+from rotator.ports import Clock, Notice, Observer, PublishFinished, Sink
 
 
 class Publisher:
-    """Brings outputs up to date, one thread at a time for each credential."""
+    """Brings outputs up to date, then tells the hooks: of one credential one output and one hook at a time."""
 
     def __init__(self, clock: Clock, observer: Observer) -> None:
         """Take the ports."""
         self._clock = clock
         self._observer = observer
+        self.run_hook: Callable[[Credential, Callable[[], None]], object] = lambda _, hook: hook()
+        """Runs a hook: here and now, until a daemon knows better. The credential is to be stepped again after it."""
 
     def publish_due(self, credential: Credential) -> None:
         """Bring every output up to date that is due, and do nothing else: a login need not wait for a hung request."""
         while (state := credential.state) is not None:
             plan = credential.plan
-            action = next_action(state, plan.policy, plan.grant, plan.sink_refs, self._clock.now(), credential.spread)
+            now, free = self._clock.now(), credential.free_sinks
+            action = next_action(state, plan.policy, plan.grant, free, now, credential.spread)
             if not isinstance(action, Publish):
                 return
-            self.publish(credential, action.sink)
+            self.publish(credential, action.sink, state)
 
-    def publish(self, credential: Credential, sink_name: str) -> None:
-        """Bring one sink up to the current generation, unless somebody else just did."""
-        sink = next(sink for sink in credential.plan.sinks if sink.name == sink_name)
-        with credential.delivering:
-            with credential.lock:  # not between an answer's save and its lifetime being read
-                state = credential.state
-            if state is None or state.tokens is None or state.delivery(sink_name).generation >= state.generation:
+    def publish(self, credential: Credential, sink_name: str, decided_on: CredentialState) -> None:
+        """Bring one sink up to date, as is due by the state `decided_on`; a hook where it holds up nobody."""
+        plan = credential.plan
+        sink, is_hook = next(
+            (sink, ref.is_hook) for sink, ref in zip(plan.sinks, plan.sink_refs, strict=True) if sink.name == sink_name
+        )
+        if not is_hook:
+            with credential.delivering:
+                self._deliver(credential, sink)
+            return
+        with credential.lock:
+            if credential.telling:
                 return  # somebody else was quicker
-            started = time.monotonic()
-            problem = sink.publish(state.tokens)
-            seconds = time.monotonic() - started
-            reason, text, retry_after = (
-                (problem.reason, problem.text, problem.retry_after) if problem else (None, "", None)
+            credential.telling = True
+        self.run_hook(credential, partial(self._tell, credential, sink, decided_on.generation))
+
+    def _tell(self, credential: Credential, sink: Sink, generation: int) -> None:
+        try:
+            self._deliver(credential, sink, generation)
+        finally:
+            credential.telling = False
+
+    def _deliver(self, credential: Credential, sink: Sink, generation: int | None = None) -> None:
+        """Bring a sink to the current generation: to `generation` or none, for a later one's outputs may be behind."""
+        with credential.lock:  # not between an answer's save and its lifetime being read
+            state = credential.state
+        if state is None or state.tokens is None or state.delivery(sink.name).generation >= state.generation:
+            return  # somebody else was quicker
+        if generation not in (None, state.generation):
+            return
+        started = time.monotonic()
+        problem = sink.publish(state.tokens)
+        seconds = time.monotonic() - started
+        reason, text, retry_after = (problem.reason, problem.text, problem.retry_after) if problem else (None, "", None)
+        with credential.lock:
+            credential.state = transitions.after_publish(
+                credential.state or state, sink.name, state.tokens, reason, text, self._clock.now(), retry_after
             )
-            with credential.lock:
-                credential.state = transitions.after_publish(
-                    credential.state or state, sink_name, state.tokens, reason, text, self._clock.now(), retry_after
-                )
-                failures = credential.state.delivery(sink_name).failures
-        self._observer.notify(PublishFinished(credential.name, sink_name, problem, state.generation, seconds, failures))
+            failures = credential.state.delivery(sink.name).failures
+        self._observer.notify(PublishFinished(credential.name, sink.name, problem, state.generation, seconds, failures))
 
     def reconcile(self, credential: Credential) -> bool:
         """Notice outputs that somebody deleted or edited; True if one is due again. No token call comes of it."""

@@ -157,7 +157,7 @@ class Rotator:
             assert state is not None  # noqa: S101 - opened by `step`
             plan, now = credential.plan, self._clock.now()
             action = next_action(
-                state, plan.policy, plan.grant, plan.sink_refs, now, credential.spread,
+                state, plan.policy, plan.grant, credential.free_sinks, now, credential.spread,
                 unsaved=credential.unsaved and not save_tried,
             )  # fmt: skip
             if credential.asked and isinstance(action, Wait | Halt):
@@ -168,7 +168,7 @@ class Rotator:
                     with credential.lock:
                         self._saver.save(credential, credential.state or state)
                 case Publish(sink):
-                    self.publisher.publish(credential, sink)
+                    self.publisher.publish(credential, sink, state)
                 case Refresh(why):
                     if self._stopping.is_set():
                         return Wait(now + SAVE_RETRY, "stopping")

@@ -144,7 +144,7 @@ class SharingRotator(Rotator):
             return None  # a clock is wrong, so the copy's plan is void
         self.publisher.publish_due(credential)
         now = self._clock.now()
-        action = next_action(credential.state, plan.policy, plan.grant, plan.sink_refs, now, credential.spread)
+        action = next_action(credential.state, plan.policy, plan.grant, credential.free_sinks, now, credential.spread)
         if isinstance(action, Publish):
             return Wait(now, "publish")
         return action if isinstance(action, Wait | Halt) else None
@@ -161,9 +161,9 @@ class SharingRotator(Rotator):
         saved, looked = self._saver.save_unsaved(credential), False
         while (state := credential.state) is not None:
             now = self._clock.now()
-            action = follower_action(state, plan.sink_refs, now)
+            action = follower_action(state, credential.free_sinks, now)
             if isinstance(action, Publish):
-                self.publisher.publish(credential, action.sink)
+                self.publisher.publish(credential, action.sink, state)
             elif not saved:
                 return Wait(now + SAVE_RETRY, Reason.SAVE_FAILED)
             elif not looked and wonders(state, now):

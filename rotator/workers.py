@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -29,6 +30,7 @@ class Workers:
         self._notify = assembly.observer.notify
         self._most = most
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="rotate")
+        self._hooks = ThreadPoolExecutor(most, thread_name_prefix="hook")
         self._lock = threading.Lock()
         self._at_work = 0
         self._took_at = time.monotonic()
@@ -47,9 +49,25 @@ class Workers:
             self._at_work += 1
         self._pool.submit(self._work)
 
+    def run_hook(self, credential: Credential, hook: Callable[[], None]) -> None:
+        """Run a hook in another thread: one that hangs keeps no worker, and no place at a server (case L3)."""
+
+        def run() -> None:
+            try:
+                hook()
+            finally:
+                self._agenda.put(credential, self._clock.now())
+                self.wake()
+
+        self._hooks.submit(run)
+
     def shutdown(self) -> None:
         """Wait for the workers to end; they do once `stopping` is set and their requests are over."""
         self._pool.shutdown(cancel_futures=True)
+
+    def shutdown_hooks(self) -> None:
+        """Wait for the hooks that run, which `stopping` gives half a second; the others run at the next start."""
+        self._hooks.shutdown(cancel_futures=True)
 
     def _work(self) -> None:
         """Step credentials until none is due.

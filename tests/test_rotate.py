@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -636,6 +637,42 @@ def test_hooks_come_after_outputs() -> None:
     line.sinks["two"].fail.append(FULL)
     line.step()
     assert line.journal == [("publish", "one"), ("publish failed", "two"), ("publish", "hook")]
+
+
+def hooks_aside(line: Line) -> deque[Callable[[], None]]:
+    """Let hooks wait as a daemon's threads would; return those that wait."""
+    waiting: deque[Callable[[], None]] = deque()
+    line.rotator.publisher.run_hook = lambda _, hook: waiting.append(hook)
+    return waiting
+
+
+def test_a_hook_that_takes_its_time_holds_up_neither_refresh_nor_save() -> None:
+    """L3 B24: while a hook runs the step is over, no other hook begins, and what is unsaved is saved each second."""
+    line = Line(granted(2), state=state_of(), hooks=("slow", "quick"))
+    waiting = hooks_aside(line)
+    assert line.step() == Wait(AT + DUE, "due")
+    line.store.fail_saves.extend([None, FULL, FULL])
+    assert line.step(DUE) == Wait(AT + DUE + SAVE_RETRY, Reason.SAVE_FAILED)
+    line.step(1)
+    line.step(1)
+    assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-2"))
+    assert [tokens.generation for tokens in line.sinks["file"].published] == [1, 2]
+    assert len(waiting) == 1
+    assert line.sinks["slow"].published == line.sinks["quick"].published == []
+
+
+def test_a_hook_never_tells_of_a_token_before_the_outputs_have_it() -> None:
+    """A hook whose turn comes after a login tells of nothing until the outputs have the new token, then of that."""
+    line = Line(state=state_of(), hooks=("hook",))
+    waiting = hooks_aside(line)
+    line.step()
+    line.rotator.intake.adopt(line.credential, token_set())
+    waiting.popleft()()
+    assert line.sinks["hook"].published == []
+    line.step()
+    assert [tokens.generation for tokens in line.sinks["file"].published] == [1, 2]
+    waiting.popleft()()
+    assert [tokens.generation for tokens in line.sinks["hook"].published] == [2]
 
 
 def test_a_changed_output_is_written_again_without_a_token_call() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -195,3 +196,19 @@ def test_a_read_only_state_directory_is_told_at_the_start(life: Life) -> None:
     assert "Traceback" not in run.stderr
     assert life.books.token_requests == {}
     wait_until(lambda: life.run("run", "--once").returncode == 0, "writable again, it works")
+
+
+def test_hooks_that_hang_hold_up_no_refresh(life: Life) -> None:
+    """L3 B24: three hooks that never end keep neither of two workers: every other credential gets its token at once."""
+    names = ["a", "b", "c", "x", "y"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hooks = f'hooks = [{{ webhook = "http://127.0.0.1:{silent.getsockname()[1]}/", timeout = "5m" }}]'
+        tables = (f"[credentials.{name}]\n{hooks if name < 'm' else ''}" for name in names)
+        life.configure(daemon="max_concurrent = 2\nmax_concurrent_per_server = 1", credentials="\n".join(tables))
+        for name in names:
+            life.put_pair(age=3600, name=name)
+        with life.daemon() as daemon:
+            for name in names:
+                daemon.wait_until(lambda name=name: life.has_good_token(name), f"{name} is refreshed")  # type: ignore[misc]
+            assert rotate(daemon, "a")["generation"] == 3, "nor its own credential"
+            assert daemon.stop() == 0
