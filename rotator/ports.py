@@ -96,6 +96,9 @@ class SharedStore(OpenStore, Protocol):
     is loaded again. A save whose reply is lost is looked after: None is returned only if it is durable.
     """
 
+    save_allowance: float
+    """Seconds that a save may take, a look at what became of it included."""
+
     def look(self, name: str) -> Loaded | Problem:
         """Read the durable state as `load` does, without allowing a save over it."""
 

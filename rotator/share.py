@@ -207,6 +207,7 @@ class SharedIntake(Intake):
     ) -> None:
         """Take the ports."""
         super().__init__(store, saver, clock, observer)
+        self._shared = store
         self._ownership = ownership
 
     def take_up(self, credential: Credential, term: int) -> bool:
@@ -224,7 +225,7 @@ class SharedIntake(Intake):
                 credential.problem = loaded
                 return False
             stored = loaded.state or CredentialState()
-            if waits(credential, stored, self._clock.now()):
+            if waits(credential, stored, self._shared.save_allowance, self._clock.now()):
                 return False
             ahead = resume(credential, stored, self._clock.now())
             credential.term = term
@@ -254,6 +255,11 @@ class SharedIntake(Intake):
 class FencedSaver(Saver):
     """Writes states where another replica may have written before; the token set that was issued last counts."""
 
+    def __init__(self, store: SharedStore, clock: Clock, observer: Observer) -> None:
+        """Take the ports."""
+        super().__init__(store, clock, observer)
+        self._shared = store
+
     def save(
         self, credential: Credential, state: CredentialState, *, reserving: bool = False, holds_new_pair: bool = False
     ) -> bool:
@@ -270,7 +276,7 @@ class FencedSaver(Saver):
             return False
         stored = loaded.state or CredentialState()
         credential.save_problem = None
-        if waits(credential, stored, self._clock.now()):
+        if waits(credential, stored, self._shared.save_allowance, self._clock.now()):
             text = "another replica is refreshing it; what comes of that is waited for"
             self._observer.notify(Notice("gave_way", text, credential.name, "warning"))
             return False
@@ -288,11 +294,11 @@ class FencedSaver(Saver):
             super()._tell(finished)
 
 
-def waits(credential: Credential, stored: CredentialState, now: float) -> bool:
+def waits(credential: Credential, stored: CredentialState, save_allowance: float, now: float) -> bool:
     """Take a copy and no more if another may be refreshing: then this term has yet to begin. Lock held."""
     mine = credential.state
     newer = mine is not None and is_newer(mine, stored)
-    if newer or not is_under_way(stored, credential.plan.longest_request, now):
+    if newer or not is_under_way(stored, save_allowance + credential.plan.longest_request, now):
         return False
     _copy(credential, stored)
     credential.term, credential.unsaved = None, False

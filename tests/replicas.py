@@ -47,6 +47,7 @@ class FencedStore:
         self.seen = -1
         self.away = False
         self.warnings: list[str] = []
+        self.save_allowance = 2.0
         self.loads = 0
 
     def load(self, name: str) -> Loaded | Problem:

@@ -11,8 +11,6 @@ from rotator.core.model import Grant, Publish, RotationPolicy, Wait
 from rotator.core.schedule import SinkRef, publish_due_at, spread_of
 from rotator.core.state import CLOCK_TOLERANCE, CredentialState, judged, nearly_over_at, opened, with_sinks
 
-_AROUND_REQUEST: Final = 10.0
-"""Seconds that the two writes around a request may take: its reservation, and what came of it."""
 _LOOK_LEAST: Final = 5.0
 _LOOK_MOST: Final = 60.0
 
@@ -38,15 +36,16 @@ def copied(
     return judged(copy, policy, grant, scope, on_schedule=False)[0]
 
 
-def is_under_way(stored: CredentialState, longest_request: float, now: float) -> bool:
+def is_under_way(stored: CredentialState, longest: float, now: float) -> bool:
     """Tell whether another may still be asking: it left its mark so lately that its request need not be over.
 
-    Leases part two owners only if both look at the same one, and not while a release changes its name, or after
-    somebody deleted it. A predecessor under our own Lease left its mark longer ago: the Lease outlasts the request. A
-    mark of the future tells of a wrong clock and of nothing else.
+    `longest`: seconds that a reservation and its request may take. Leases part two owners only if both look at the
+    same one, and not while a release changes its name, or after somebody deleted it. A predecessor under our own Lease
+    left its mark longer ago: no request begins under a Lease that would not outlast it. A mark of the future tells of
+    a wrong clock and of nothing else.
     """
     at = stored.refresh_started_at
-    return at is not None and at - CLOCK_TOLERANCE <= now < at + longest_request + _AROUND_REQUEST
+    return at is not None and at - CLOCK_TOLERANCE <= now < at + longest
 
 
 def taken_up(

@@ -48,6 +48,7 @@ class SecretStore:
         self._namespace = namespace
         self.prefix = prefix
         self.timeout = timeout
+        self.save_allowance = 2 * timeout
         self._known: dict[str, _Known] = {}
         self._closed = threading.Event()
 
