@@ -55,7 +55,10 @@ _PASSING: Final = {
     "server_error": Reason.HTTP_5XX,
     "slow_down": Reason.RATE_LIMITED,
 }
-_REUSE_WORDS: Final = re.compile(r"already (been )?(used|claimed|redeemed)|claimed by|re-?used?\b", re.IGNORECASE)
+_REUSE_WORDS: Final = re.compile(
+    r"(already|previously) (been )?(used|claimed|redeemed|exchanged)|claimed by|re-?used?\b", re.IGNORECASE
+)
+_VAGUE: Final = (None, Reason.INVALID_REQUEST, Reason.OTHER_REFUSAL)
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _OPAQUE: Final = re.compile(r"[\w.~+/=-]{24,}")
 _BARE_CODE: Final = re.compile(r"[a-z]+(_[a-z]+)+")
@@ -120,7 +123,7 @@ def classify(status: int, headers: Headers, body: bytes, wall_now: float, token_
         # A date to come back is a plain statement that nothing was done (RFC 9110 section 15.6.4).
         return Unavailable(Reason.UNAVAILABLE, delivered=False, retry_after=retry_after, status=status, text=text)
     if 400 <= status < 500:  # noqa: PLR2004
-        return _classify_refusal(fields, code, status, retry_after, text)
+        return _classify_refusal(code, status, retry_after, text)
     # 5xx, and numbers nobody defined: a proxy may have lost a good answer behind them (case E13).
     return Unavailable(Reason.HTTP_5XX, delivered=True, retry_after=retry_after, status=status, text=text)
 
@@ -136,21 +139,21 @@ def _granted(fields: Mapping[str, object], *, form_encoded: bool) -> Granted | N
 def _classify_success(fields: Mapping[str, object] | None, code: str, status: int, text: str) -> Answer:
     if fields is not None:
         if code:  # GitHub refuses with status 200 (case A29)
-            return _classify_refusal(fields, code, status, None, text)
+            return _classify_refusal(code, status, None, text)
         names = ", ".join(fields) or "none"
         text = f"no access_token in it, only these fields: {names}"
     return Unavailable(Reason.UNREADABLE_ANSWER, delivered=True, status=status, text=text)
 
 
-def _classify_refusal(
-    fields: Mapping[str, object] | None, code: str, status: int, retry_after: float | None, text: str
-) -> Answer:
+def _classify_refusal(code: str, status: int, retry_after: float | None, text: str) -> Answer:
     if code in _PASSING:
         reason = _PASSING[code]
         delivered = reason is Reason.HTTP_5XX
         return Unavailable(reason, delivered, retry_after=retry_after, status=status, text=text)
     reason_or_none = _REFUSALS.get(code)
-    if reason_or_none is Reason.INVALID_GRANT and _REUSE_WORDS.search(_text((fields or {}).get("error_description"))):
+    # dex says invalid_request, Supabase has codes of its own; both are said of other things, too (case C19).
+    of_the_token = reason_or_none is Reason.INVALID_GRANT or (reason_or_none in _VAGUE and "token" in text.lower())
+    if of_the_token and _REUSE_WORDS.search(text.replace("_", " ")):
         return Refused(Reason.TOKEN_REUSE, status, text)
     if reason_or_none is not None:
         return Refused(reason_or_none, status, text)
@@ -207,8 +210,11 @@ def _error_code(fields: Mapping[str, object] | None, body: bytes, status: int) -
 
 def _description(fields: Mapping[str, object] | None, body: bytes) -> str:
     if fields is not None:
-        error, description = fields.get("error"), fields.get("error_description") or fields.get("message")
-        return ": ".join(part for part in (_text(error), _text(description)) if part)
+        error = fields.get("error")
+        within, names = (error, ("code", "type")) if isinstance(error, dict) else (fields, ("error", "error_code"))
+        code = next(filter(None, (_text(within.get(name)) for name in names)), "")
+        words = (_text(within.get(name)) for name in ("error_description", "message", "msg", "description"))
+        return ": ".join(part for part in (code, next(filter(None, words), "")) if part)
     text = _decode(body[:1024])
     if text.startswith("<"):
         return "an HTML page"

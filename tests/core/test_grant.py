@@ -36,6 +36,7 @@ from rotator.core.model import (
     Unavailable,
 )
 from rotator.core.state import CredentialState
+from rotator.sandbox.odd import REFUSAL_ODDITIES
 from tests.samples import jwt
 from tests.secrets_scan import planted, secrets_in
 
@@ -415,6 +416,40 @@ REFUSALS = [
         Reason.TOKEN_REUSE,
         id="C19-claimed",
     ),
+    pytest.param(
+        400,
+        {"error": "invalid_request", "error_description": "Refresh token has already been claimed by another client."},
+        Reason.TOKEN_REUSE,
+        id="C19-dex",
+    ),
+    pytest.param(
+        400,
+        {"code": 400, "error_code": "refresh_token_already_used", "msg": "Invalid Refresh Token: Already Used"},
+        Reason.TOKEN_REUSE,
+        id="C19-supabase",
+    ),
+    pytest.param(401, {"error": {"code": "refresh_token_reused"}}, Reason.TOKEN_REUSE, id="C19-nested-code"),
+    pytest.param(
+        400,
+        {"error": {"code": "invalid_grant", "message": "Refresh token already used"}},
+        Reason.TOKEN_REUSE,
+        id="C19-nested",
+    ),
+    pytest.param(400, {"message": "Token was previously used."}, Reason.TOKEN_REUSE, id="C19-message"),
+    pytest.param(400, b"invalid_grant: already used", Reason.TOKEN_REUSE, id="C19-text"),
+    pytest.param(400, b"The token has already been redeemed", Reason.TOKEN_REUSE, id="C19-text-without-a-code"),
+    pytest.param(
+        401,
+        {"error": "invalid_client", "error_description": "The token of this client was already used"},
+        Reason.INVALID_CLIENT,
+        id="C19-of-the-client",
+    ),
+    pytest.param(
+        400,
+        {"error": "invalid_request", "error_description": "The nonce was already used"},
+        Reason.INVALID_REQUEST,
+        id="C19-of-something-else",
+    ),
 ]
 
 
@@ -425,6 +460,30 @@ def test_a_refusal_is_found_in_every_shape(status: int, body: object, reason: Re
 
     assert isinstance(found, Refused)
     assert (found.reason, found.status) == (reason, status)
+
+
+@pytest.mark.parametrize(
+    ("oddity", "reason"),
+    [
+        ("invalid_grant", Reason.INVALID_GRANT),
+        ("invalid_grant_text", Reason.INVALID_GRANT),
+        ("invalid_grant_form", Reason.INVALID_GRANT),
+        ("invalid_grant_401", Reason.INVALID_GRANT),
+        ("invalid_request", Reason.INVALID_REQUEST),
+        ("invalid_token", Reason.OTHER_REFUSAL),
+        ("already_used", Reason.TOKEN_REUSE),
+        ("echo", Reason.INVALID_GRANT),
+        ("401_empty", Reason.OTHER_REFUSAL),
+        ("502_empty", Reason.HTTP_5XX),
+    ],
+)
+def test_each_odd_refusal_of_the_sandbox_has_its_reason(oddity: str, reason: Reason) -> None:
+    """A32 A34 C19 E13: what rotator makes of every way in which the sandbox tells a dead grant."""
+    reply = REFUSAL_ODDITIES[oddity]("sent")
+    found = answer(reply.body, reply.status)
+
+    assert isinstance(found, Refused | Unavailable)
+    assert found.reason is reason
 
 
 def test_a_redirect_names_its_cure() -> None:
