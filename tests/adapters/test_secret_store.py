@@ -152,6 +152,23 @@ def test_a_damaged_or_newer_state_is_told_and_kept(store: SecretStore, namespace
         assert word in loaded.text
 
 
+@pytest.mark.parametrize("text", [None, "eyJmb3JtYXQiOiAxfQ=="])
+def test_a_state_that_lost_its_tokens_is_no_new_one(store: SecretStore, namespace: Namespace, text: str | None) -> None:
+    """G9: emptied by hand, a Secret that held tokens is told and kept: as empty, an old seed would be spent."""
+    namespace.edit("secrets", "state-home", {"data": {"state": text}})
+    loaded = store.load("home")
+    assert isinstance(loaded, Problem)
+    assert loaded.reason is Reason.STATE_UNREADABLE
+    assert "its tokens are gone, though it held generation 1; move it out of the way" in loaded.text
+
+
+def test_a_state_without_tokens_is_one(store: SecretStore) -> None:
+    """A credential that nobody has logged in yet may have a state, e.g. of what its seed was."""
+    seeded = CredentialState(seed_fingerprint="x")
+    assert store.save("new", seeded) is None
+    assert store.load("new") == Loaded(seeded)
+
+
 def test_how_far_outputs_are_is_not_shared(store: SecretStore) -> None:
     """Each replica has outputs of its own."""
     assert store.save("home", full_state()) is None

@@ -70,20 +70,28 @@ def patch(state: CredentialState, version: str, write: str) -> dict[str, Any]:
 def read(body: Mapping[str, Any], credential: str | None = None) -> CredentialState | None:
     """Return the state in a Secret; None if it is still empty.
 
-    Raises RecordError, as `from_record` does, if it is not this credential's or is damaged.
+    Raises RecordError, as `from_record` does, if it is not this credential's or is damaged. One that once held tokens,
+    as its generation says, and holds none is damaged: as empty it would be filled from a seed, which is spent.
     """
     if body.get("type") != TYPE:
         raise RecordError(f"its type is {body.get('type')}, so rotator did not make it")
     if credential is not None and credential_of(body) != credential:
         raise RecordError(f"it is that of another credential ({credential_of(body)})")
+    generation = annotations_of(body).get(GENERATION, "0")
+    held = "" if generation == "0" else f"its tokens are gone, though it held generation {generation}"
     data = (body.get("data") or {}).get(_KEY)
     if data is None:
+        if held:
+            raise RecordError(held)
         return None
     try:
         document = json.loads(base64.b64decode(data, validate=True))
     except (ValueError, binascii.Error, RecursionError) as error:
         raise RecordError("it is no JSON, or only a part of it") from error
-    return from_record(document)
+    state = from_record(document)
+    if state.tokens is None and held:
+        raise RecordError(held)
+    return state
 
 
 def credential_of(body: Mapping[str, Any]) -> str:
