@@ -290,7 +290,7 @@ class Daemon:
         """Say why a credential is not ready; nothing if it is."""
         credential = self._credentials.get(name)
         now = self._clock.now()
-        if credential is None or is_ready(credential, now):
+        if credential is None or is_ready(credential, now, follows=self._rotator.follows(credential)):
             return ""
         return why_not_ready(credential, self._assembly.fingerprint, now)
 
@@ -304,7 +304,8 @@ class Daemon:
         reasons: list[str] = []
         for credential in tuple(self._credentials.values()):
             now = self._clock.now()
-            if not is_ready(credential, now) and len(reasons) < _REASONS_SHOWN:
+            ready = is_ready(credential, now, follows=self._rotator.follows(credential))
+            if not ready and len(reasons) < _REASONS_SHOWN:
                 reasons.append(why_not_ready(credential, self._assembly.fingerprint, now))
         return Readiness(not reasons, tuple(reasons), len(self._credentials))
 

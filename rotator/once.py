@@ -52,7 +52,7 @@ def _step_until_ready(credential: Credential, assembly: Assembly) -> Exit:
         outcome = assembly.rotator.step(credential)
         if credential.view(assembly.fingerprint, assembly.clock.now()).standing in NEED_A_PERSON:
             return Exit.DEAD_GRANT
-        if is_ready(credential, assembly.clock.now()):
+        if is_ready(credential, assembly.clock.now(), follows=assembly.rotator.follows(credential)):
             return Exit.DONE
         wait = 0.0 if isinstance(outcome, Halt) else outcome.until - assembly.clock.now()
         if isinstance(outcome, Halt) or wait > _LONGEST_WAIT or time.monotonic() + wait > deadline:

@@ -13,13 +13,16 @@ from rotator.credential import Credential
 _IN_ORDER = (Standing.VALID, Standing.STARTING)
 
 
-def is_ready(credential: Credential, now: float) -> bool:
-    """Tell whether each required output holds an access token that is unexpired at `now`."""
+def is_ready(credential: Credential, now: float, *, follows: bool) -> bool:
+    """Tell whether each required output holds an access token that is unexpired at `now`.
+
+    `follows`: another replica owns the credential, so this one answers for its own outputs alone.
+    """
     state = credential.state
     if state is None or state.tokens is None or not state.tokens.access_token:
         return False
     required = credential.plan.required
-    if credential.term is None:  # a follower answers for its own outputs alone
+    if follows:
         shared = [sink.name for sink in credential.plan.sink_refs if sink.shared]
         required = tuple(name for name in required if name not in shared)
     if not required:

@@ -114,6 +114,10 @@ class Rotator:
         """Say why nobody may log in or rotate here; None if all may."""
         return None
 
+    def follows(self, credential: Credential) -> bool:  # noqa: ARG002 - as above
+        """Tell whether another replica owns the credential."""
+        return False
+
     def shown(self, credential: Credential, now: float) -> CredentialView:
         """Show the credential as it is at `now`."""
         return credential.view(self._fingerprint, now)

@@ -55,16 +55,20 @@ class SharingRotator(Rotator):
 
     def refusal(self, credential: Credential) -> Problem | None:
         """Say why nobody may be served here: another replica owns the credential."""
-        if self._ownership.term(credential.name) is not None:
+        if not self.follows(credential):
             return None
         owner = self._ownership.owner(credential.name)
         who = f"{owner} refreshes {credential.name}; ask there" if owner else "no replica has the lease; try again soon"
         return Problem(Reason.NOT_OWNER, f"this replica follows: {who}")
 
+    def follows(self, credential: Credential) -> bool:
+        """Tell whether another replica owns the credential, or nobody known does."""
+        return self._ownership.term(credential.name) is None
+
     def shown(self, credential: Credential, now: float) -> CredentialView:
         """Show the credential as it is at `now`; of a follower, only what it sees to itself."""
         view = super().shown(credential, now)
-        if self._ownership.term(credential.name) is not None:
+        if not self.follows(credential):
             return view
         shared = {sink.name for sink in credential.plan.sink_refs if sink.shared}
         outputs = tuple(output for output in view.outputs if output.name not in shared)

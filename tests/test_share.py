@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from rotator.core.model import Reason, RotationPolicy
+from rotator.core.schedule import SinkRef
 from rotator.core.standing import Standing
 from rotator.core.state import Trouble
-from rotator.ports import Notice, SaveFinished
+from rotator.ports import Notice, Problem, SaveFinished
+from rotator.readiness import is_ready
 from tests.line import NAME
 from tests.replicas import LEASE, Release, Replica
 from tests.world import Crash, ModelServer
@@ -59,6 +61,32 @@ def test_a_new_owner_reads_the_store_before_it_spends_and_only_then() -> None:
     assert follower.store.loads == 0
     release.assert_well()
     assert follower.store.loads >= 1
+
+
+def test_a_new_owner_is_ready_once_it_has_written_what_is_required() -> None:
+    """H25: who takes over a Secret answers for it from then on; a follower does not."""
+    release = Release(2)
+    for replica in release.alive:
+        plan = replica.credential.plan
+        replica.credential.plan = replace(plan, sink_refs=(SinkRef("file", shared=True),), required=("file",))
+    release.login()
+    release.run(5)
+    owner, follower = _owner(release), _other(release)
+    assert _is_ready(owner)
+    assert _is_ready(follower)
+    follower.sink.fail.extend([Problem(Reason.FORBIDDEN, "403")] * 10)
+    release.alive.remove(owner)
+    release.run(LEASE + 5)
+    assert follower.term(NAME) is not None
+    assert not _is_ready(follower)
+    follower.sink.fail.clear()
+    release.run(60)
+    assert _is_ready(follower)
+
+
+def _is_ready(replica: Replica) -> bool:
+    credential, follows = replica.credential, replica.rotator.follows(replica.credential)
+    return is_ready(credential, replica.release.now, follows=follows)
 
 
 def test_an_owner_that_wakes_up_before_its_form_leaves_sends_nothing() -> None:
