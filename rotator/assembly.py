@@ -169,6 +169,8 @@ class Assembly:
         extra = plan.extra()
         if isinstance(extra, Problem):
             return extra
+        if (closed := self.rotator.intake.closed(credential)) is not None:
+            return closed
         asked_at = self.clock.now()
         answer = plan.endpoint.request(password_request(username, password, plan.scope, extra), (password, username))
         if isinstance(answer, Granted) and not answer.refresh_token and plan.grant is Grant.REFRESH_TOKEN:

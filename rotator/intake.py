@@ -53,10 +53,22 @@ class Intake:
             self._observer.notify(Notice("refresh_interrupted", text, credential.name, "warning"))
         return True
 
+    def closed(self, credential: Credential) -> Problem | None:
+        """Say why nobody may log in yet; None if all may. A login may come before the first step, and opens it.
+
+        It continues what is stored, and must not replace what cannot be read now: of that it cannot tell how new it is.
+        """
+        if credential.state is not None or self.open(credential):
+            return None
+        problem = credential.problem
+        if problem is None or problem.reason is Reason.STATE_DAMAGED:
+            return None
+        return replace(problem, text=f"nobody can log in yet: {problem.text}")
+
     def adopt(self, credential: Credential, tokens: TokenSet, seed_fingerprint: str | None = None) -> Problem | None:
-        """Take over the tokens of a login or a seed; a Problem says that only memory holds them so far."""
-        if credential.state is None:
-            self.open(credential)  # a login may come before the first step, and continues what is stored
+        """Take over the tokens of a login or a seed; a Problem: refused, or in memory only so far."""
+        if (closed := self.closed(credential)) is not None:
+            return closed
         with credential.lock:
             state = credential.state or CredentialState()
             keep = credential.plan.policy.keep_generations

@@ -249,11 +249,11 @@ class SharedIntake(Intake):
         term = self._ownership.term(credential.name)
         return term is not None and self.take_up(credential, term)
 
-    def adopt(self, credential: Credential, tokens: TokenSet, seed_fingerprint: str | None = None) -> Problem | None:
-        """Take over the tokens of a login or a seed, on top of what is stored."""
-        if not self.open(credential):
-            return credential.problem or Problem(Reason.NOT_OWNER, f"another replica refreshes {credential.name} now")
-        return super().adopt(credential, tokens, seed_fingerprint)
+    def closed(self, credential: Credential) -> Problem | None:
+        """Say why nobody may log in: a login goes on top of what is stored, by the owner."""
+        if self.open(credential):
+            return None
+        return credential.problem or Problem(Reason.NOT_OWNER, f"another replica refreshes {credential.name} now")
 
 
 class FencedSaver(Saver):

@@ -734,6 +734,26 @@ def test_an_unreadable_state_is_not_an_absent_one() -> None:
     assert line.state.generation == 1
 
 
+def test_nobody_logs_in_while_the_state_cannot_be_read() -> None:
+    """G8 G10: a login would not know which generation it follows: it is refused, and taken once the state is read."""
+    unreadable = Problem(Reason.PERMISSION, "/state/pair.json: permission denied")
+    line = Line(state=state_of(5))
+    line.store.fail_loads.append(unreadable)
+    refused = line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login")))
+    assert refused == replace(unreadable, text=f"nobody can log in yet: {unreadable.text}")
+    assert line.durable == state_of(5)
+    assert line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login"))) is None
+    assert (line.durable.generation, line.refresh_tokens()[1]) == (6, planted("login"))
+
+
+def test_a_login_heals_a_damaged_state() -> None:
+    """G8: where the state is damaged for good, a login begins anew."""
+    line = Line()
+    line.store.fail_loads.append(Problem(Reason.STATE_DAMAGED, "/state/pair.json is damaged"))
+    assert line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login"))) is None
+    assert (line.durable.generation, line.refresh_tokens()[1]) == (1, planted("login"))
+
+
 def test_a_clock_behind_is_told_and_refreshed() -> None:
     """D9: a start with the clock behind the last save refreshes at once, says so, and trusts the new answer."""
     line = Line(granted(2), state=replace(state_of(), saved_at=AT + 86400))

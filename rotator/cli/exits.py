@@ -31,7 +31,7 @@ MEANINGS: Final = {
     ExitCode.IOERR: "a file cannot be written; a token set may not be saved",
     ExitCode.TEMPFAIL: "a passing failure: try again",
     ExitCode.NOPERM: "no permission, or the grant is dead: log in again",
-    ExitCode.CONFIG: "the configuration is wrong",
+    ExitCode.CONFIG: "the configuration is wrong, or a state was written by a newer rotator",
 }
 
 
@@ -47,10 +47,12 @@ class Stop(Exception):  # noqa: N818 - it ends a command, which need not be an e
 _CODES: Final = {
     ExitCode.NOPERM: (
         "invalid_grant", "token_reuse", "login_required", "reauthorization_required", "denied", "permission",
+        "state_damaged",
     ),
     ExitCode.CONFIG: (
         "invalid_client", "unauthorized_client", "invalid_request", "invalid_scope",
         "unsupported_grant_type", "other_refusal", "bad_input", "redirect", "missing_directory",
+        "state_newer",
     ),
     ExitCode.UNAVAILABLE: ("no_daemon", "no_answer", "not_owner"),
     ExitCode.IOERR: ("save_failed", "state_unreadable", "no_space", "read_only", "io_error"),

@@ -29,7 +29,8 @@ def run(settings: Settings, once: bool) -> int:  # noqa: FBT001 - click's way
 
     With --once, for init containers and timers: exit code 0 if every credential has a valid token in
     its outputs, whether or not anything was due; 75 if not and another try may help; 77 if
-    somebody must log in; 78 if the configuration is wrong.
+    somebody must log in; 78 if the configuration is wrong, or a state was written by a newer
+    rotator.
     """
     import asyncio
     import contextlib

@@ -55,6 +55,8 @@ class Reason(StrEnum):
     FENCED = "fenced"  # another replica has written since we last read
     NOT_OWNER = "not_owner"  # another replica refreshes this credential, or our lease is nearly over
     STATE_UNREADABLE = "state_unreadable"
+    STATE_DAMAGED = "state_damaged"  # it is kept, but no use: a login is the cure
+    STATE_NEWER = "state_newer"  # a newer rotator wrote it
     # Outputs.
     NO_SPACE = "no_space"
     READ_ONLY = "read_only"

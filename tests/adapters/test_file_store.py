@@ -280,9 +280,9 @@ def test_a_damaged_state_is_kept_and_never_taken_for_absent(directory: Path, con
     for life in range(3):
         problem = store.load("a")
         assert isinstance(problem, Problem)
-        assert problem.reason is Reason.STATE_UNREADABLE
+        assert problem.reason is Reason.STATE_DAMAGED
         assert "a.json.corrupt-1" in problem.text
-        assert problem.text.endswith("; log in again: rotator login a")  # and no word of a backup, whose token is spent
+        assert problem.text.endswith("; log in again (rotator login a)")  # and no word of a backup: its token is spent
         assert content == (directory / "a.json.corrupt-1").read_bytes()
         if life:
             store.close()
@@ -325,6 +325,7 @@ def test_a_state_of_a_newer_rotator_is_left_alone(store: FileStore, directory: P
     (directory / "b.json").write_text('{"format":2,"whatever":1}')
     problem = store.load("a")
     assert isinstance(problem, Problem)
+    assert problem.reason is Reason.STATE_NEWER
     assert "newer rotator" in problem.text
     assert problem == store.save("a", state_of(9))
     assert isinstance(store.save("b", state_of(9)), Problem)
@@ -371,12 +372,16 @@ print(store.save("a", state_of(6)).text)
 
 
 def test_a_state_that_vanishes_is_not_absent(store: FileStore, directory: Path) -> None:
-    """G9: a file that was removed while rotator runs is told, and comes back with the next save."""
-    assert store.save("a", state_of(5)) is None
-    (directory / "a.json").unlink()
-    assert "was removed while rotator runs" in getattr(store.load("a"), "text", "")
-    assert isinstance(store.save("a", state_of(4)), Problem)
-    assert store.save("a", state_of(6)) is None
+    """G9: a file that was removed while rotator runs is told; the next save, perhaps of a login, brings one back."""
+    for name, generation in (("a", 6), ("b", 1)):
+        assert store.save(name, state_of(5)) is None
+        (directory / f"{name}.json").unlink()
+        problem = store.load(name)
+        assert isinstance(problem, Problem)
+        assert problem.reason is Reason.STATE_DAMAGED
+        assert f"was removed while rotator runs; log in again (rotator login {name})" in problem.text
+        assert store.save(name, state_of(generation)) is None
+        assert Loaded(state_of(generation)) == store.load(name)
 
 
 # -- saves that fail -----------------------------------------------------------------------------

@@ -144,11 +144,14 @@ def test_a_secret_of_somebody_elses_is_never_written(store: SecretStore, namespa
 
 def test_a_damaged_or_newer_state_is_told_and_kept(store: SecretStore, namespace: Namespace) -> None:
     """G8: nothing that cannot be read is overwritten."""
-    for text, word in (("eA==", "JSON"), ("eyJmb3JtYXQiOiA5OX0=", "newer rotator")):
+    for text, word, reason in (
+        ("eA==", "JSON", Reason.STATE_DAMAGED),
+        ("eyJmb3JtYXQiOiA5OX0=", "newer rotator", Reason.STATE_NEWER),
+    ):
         namespace.edit("secrets", "state-home", {"data": {"state": text}})
         loaded = store.load("home")
         assert isinstance(loaded, Problem)
-        assert loaded.reason is Reason.STATE_UNREADABLE
+        assert loaded.reason is reason
         assert word in loaded.text
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rotator.core.state import Delivery
 from tests.process.life import Life, events, rotate, wait_for_generation
-from tests.process.rig import NAME, USERNAME, wait_until
+from tests.process.rig import NAME, PASSWORD, USERNAME, wait_until
 
 
 def _state(life: Life) -> object:
@@ -104,6 +104,50 @@ def test_once_does_what_is_due_and_says_how_it_went(life: Life) -> None:
     wrong = life.run("run", "--once")
     assert wrong.returncode == 78
     assert "no_such_key" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (None, 77, "login_required: log in: rotator login home"),
+        ("torn", 77, "home.json.corrupt-1; log in again (rotator login home)"),
+        ('{"format":99}', 78, "install the newer rotator again"),
+        ("a directory", 75, "cannot read the state in"),
+    ],
+    ids=["absent", "damaged", "newer", "unreadable"],
+)
+def test_once_tells_states_of_no_use_apart(life: Life, content: str | None, status: int, words: str) -> None:
+    """G8, I11: absent and damaged need a login, a newer format the newer rotator, what cannot be read may pass."""
+    file = life.state_directory / "home.json"
+    if content == "a directory":
+        file.mkdir()
+    elif content is not None:
+        file.write_text(content)
+    for _ in range(2):  # what was set aside is no less damaged the next time
+        done = life.run("run", "--once")
+        assert done.returncode == status
+        assert words in done.stderr
+    assert not life.books.token_requests
+
+
+def test_a_login_is_refused_while_the_state_cannot_be_read(life: Life) -> None:
+    """G10: no pair is asked for that could not be saved over what is there; once mended, the next login reads it."""
+    life.server.sandbox.change(access_lifetime=3600)
+    life.put_pair(age=0)
+    file = life.state_directory / "home.json"
+    whole = file.rename(life.directory / "kept")
+    file.mkdir()
+    with life.daemon() as daemon:
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "state_unreadable", "it is noticed")
+        refused = life.run("login", "home", "--username", USERNAME, "--password-stdin", stdin=PASSWORD)
+        assert refused.returncode == 74
+        assert "nobody can log in yet: cannot read the state in" in refused.stderr
+        assert not life.books.token_requests
+        file.rmdir()
+        whole.rename(file)
+        life.login()
+        assert (daemon.shown()["generation"], daemon.shown()["unsaved"]) == (2, False)
+        assert daemon.stop() == 0
 
 
 def test_once_is_not_taken_in_by_what_an_output_once_held(life: Life) -> None:

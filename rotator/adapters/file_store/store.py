@@ -225,7 +225,7 @@ class FileStore:
             return Loaded(document.decode(raw))
         except NewerFormatError as error:
             text = f"the state in {path} cannot be used: {error}; install the newer rotator again"
-            return Problem(Reason.STATE_UNREADABLE, text)
+            return Problem(Reason.STATE_NEWER, text)
         except RecordError as error:
             return self._set_aside(directory, path, name, error)
 
@@ -233,13 +233,12 @@ class FileStore:
         if directory is not self._main:
             return Loaded(None)
         if self._known.get(name):
-            text = f"{path} was removed while rotator runs; the next save brings it back"
-            return Problem(Reason.STATE_UNREADABLE, text)
+            return Problem(Reason.STATE_DAMAGED, f"{path} was removed while rotator runs; {_cure(name)}")
         aside = self._damaged.get(name)
         if aside is None or not directory.exists(aside):
             return Loaded(None)
         text = f"the state of {name} is missing since a damaged one was kept as {path.parent / aside}"
-        return _Damaged(Reason.STATE_UNREADABLE, f"{text}; {_cure(name)}")
+        return _Damaged(Reason.STATE_DAMAGED, f"{text}; {_cure(name)}")
 
     def _set_aside(self, directory: OwnedDirectory, path: Path, name: str, error: RecordError) -> Problem:
         """Keep a damaged file under another name: there may be a token in it to recover (G8)."""
@@ -257,7 +256,7 @@ class FileStore:
         if directory is self._main:
             self._damaged[name] = aside
         text = f"the state in {path} is damaged ({error}) and was kept as {aside}"
-        return _Damaged(Reason.STATE_UNREADABLE, f"{text}; {_cure(name)}")
+        return _Damaged(Reason.STATE_DAMAGED, f"{text}; {_cure(name)}")
 
     def _save(self, name: str, state: CredentialState) -> Problem | None:
         if name not in self._known:  # what is stored must be known before it is replaced
@@ -265,7 +264,7 @@ class FileStore:
             if isinstance(loaded, Problem) and not isinstance(loaded, _Damaged):
                 return loaded
         mark, known = _mark(state), self._known[name]
-        if mark < known:
+        if mark < known and not self.vanished(name):
             text = (
                 f"state of {name} not saved: generation {state.generation} must not replace"
                 f" generation {known // 2} in {self._main.path}; please report this as a bug"
@@ -325,4 +324,4 @@ def _state_names(files: Iterable[str]) -> Iterator[str]:
 
 def _cure(name: str) -> str:
     """Name a login, and no old copy: its refresh token is spent, and a strict server revokes all when it comes back."""
-    return f"log in again: rotator login {name}"
+    return f"log in again (rotator login {name})"

@@ -182,9 +182,10 @@ class SecretStore:
             return Loaded(state_secret.read(reply.body, name))
         except NewerFormatError as error:
             text = f"the state in {self._place(name)} cannot be used: {error}; install the newer rotator again"
+            return Problem(Reason.STATE_NEWER, text)
         except RecordError as error:
             text = f"{self._place(name)} cannot be used: {error}; move it out of the way, then log in again"
-        return Problem(Reason.STATE_UNREADABLE, text)
+            return Problem(Reason.STATE_DAMAGED, text)
 
     def _fenced(self, name: str, stored: Reply) -> Problem:
         generation = annotations_of(stored.body).get(state_secret.GENERATION, "none")
