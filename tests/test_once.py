@@ -92,7 +92,7 @@ def test_a_single_run_steps_its_credentials_itself(tmp_path: Path) -> None:
         config = load(tmp_path / "rotator.toml", None, {})
         assert isinstance(config, Config), config
         peers = Alone(sandbox)
-        make = functools.partial(SharingRotator, ownership=peers)
+        make = functools.partial(SharingRotator, ownership=peers, takeover=60.0)
         assembly = Assembly(FencedStore(SharedDisk()), RecordingObserver(), {}, peers=peers, make_rotator=make)
         daemon = Daemon(config, assembly, lambda: config, Systemd({}))
         assert daemon.run_once() is Exit.DONE
