@@ -60,6 +60,7 @@ def granted(role: dict[str, Any]) -> set[tuple[str, ...]]:
 def test_a_release_is_what_the_base_is(helm: Helm) -> None:
     """Deployment, Role, PodDisruptionBudget, NetworkPolicy, account and configuration, of the README's values."""
     values = yaml.safe_load(_VALUES.replace("ce-api.example.com", "ce-api.example"))
+    assert values.pop("image") == {"repository": "registry.example/rotator"}  # the base's is for you to name, too
     chart, base = by_kind(helm.rendered(values)), by_kind(rendered(DIRECTORY / "base"))
     assert chart.keys() == base.keys()
     for both in (chart, base):
@@ -125,7 +126,9 @@ def test_a_sidecar_of_another_chart_is_that_of_the_overlay(
         *([f"      restartPolicy: {wanted['restartPolicy']}"] if "restartPolicy" in wanted else []),
     ]
     (app / "templates" / "app.yaml").write_text("\n".join(lines))
-    objects = helm.rendered(yaml.safe_load(_DEPENDENCY), app)
+    values = yaml.safe_load(_DEPENDENCY)
+    assert values["rotator"].pop("image") == {"repository": "registry.example/rotator"}
+    objects = helm.rendered(values, app)
     for each in objects:
         kubernetes_validate.validate(each, "1.37.0", strict=True)
     made = by_kind(objects)

@@ -157,12 +157,28 @@ def test_a_role_grants_what_is_used_and_nothing_else() -> None:
 
 
 def test_a_stop_is_given_the_time_it_may_take() -> None:
-    """What rotates gets longer than `drain_timeout`: the longest total_timeout, 90 s by default, and 15 s."""
+    """What rotates gets longer than `drain_timeout`: the longest total_timeout, 90 s by default, and 15 s.
+
+    A sidecar gets what a program leaves that takes the 30 s that Kubernetes gives one by default.
+    """
     needs("kubectl")
     for what in KUSTOMIZATIONS:
         for spec in pod_specs(rendered(DIRECTORY / what)):
-            if any(one.get("args") == ["run"] for one in (*spec.get("initContainers", ()), *spec["containers"])):
-                assert spec["terminationGracePeriodSeconds"] > 90 + 15
+            for beside, containers in ((30, spec.get("initContainers", ())), (0, spec["containers"])):
+                if any(one.get("args") == ["run"] for one in containers):
+                    assert spec["terminationGracePeriodSeconds"] > beside + 90 + 15
+
+
+def test_a_job_says_how_often_it_is_tried() -> None:
+    """A Job gives up after its own number of failures: for `once` each try without a token is one."""
+    needs("kubectl")
+    jobs = {
+        what: one
+        for what in ("sidecar", "once")
+        for one in rendered(DIRECTORY / "overlays" / what)
+        if one["kind"] == "Job"
+    }
+    assert {what: job["spec"]["backoffLimit"] for what, job in jobs.items()} == {"sidecar": 6, "once": 30}
 
 
 def published(namespace: Namespace, name: str = "home-token") -> str:

@@ -24,7 +24,7 @@ The program finds the tokens where `config` says, in /run/tokens; it mounts the 
 {{/* An entry of initContainers: refreshes if that is due, and ends, for programs shorter than their token. */}}
 {{- define "rotator.once" -}}
 - name: rotator
-  args: [run, --once] # it is tried again until the token is there; then the program starts
+  args: [run, --once] # tried again until the token is there, in a Job `backoffLimit` times; then the program starts
   {{- include "rotator.beside" . | nindent 2 }}
 {{- end -}}
 
