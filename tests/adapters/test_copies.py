@@ -100,6 +100,26 @@ def test_credentials_that_are_added_are_followed_and_others_no_longer(
         follower.close()
 
 
+def test_what_is_stored_of_an_added_credential_comes_also_where_one_watch_is_for_all(
+    store: SecretStore, namespace: Namespace, tmp_path: Path
+) -> None:
+    """A reload adds a credential beyond eight: its state came before it was ours, and comes again."""
+    names = [f"c{one}" for one in range(10)]
+    assert store.save("c9", state_of(1)) is None
+    follower = Follower(namespace, tmp_path / "follower", names, by_name=False)
+    try:
+        assert follower.order == [("c9", 1)]
+        follower.copies.follow(names[1:], SECONDS)
+        assert follower.order == [("c9", 1)], "nothing was added"
+        follower.copies.follow([*names, "c10"], SECONDS)
+        wait_until(lambda: follower.order == [("c9", 1)] * 2, "the copy comes again")
+        assert store.save("c9", state_of(2)) is None
+        wait_until(lambda: follower.seen == {"c9": 2}, "the next one comes")
+        assert follower.order == [("c9", 1), ("c9", 1), ("c9", 2)], "of one watch alone"
+    finally:
+        follower.close()
+
+
 def test_a_state_that_cannot_be_read_is_told_and_changes_nothing(
     store: SecretStore, namespace: Namespace, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ class Copies:
         self._timeout = timeout
         self._came = came
         self._watches: dict[str, Watch] = {}
+        self._names: frozenset[str] = frozenset()
 
     @property
     def trouble(self) -> str:
@@ -42,7 +43,10 @@ class Copies:
         if len(names) <= BY_NAME_UP_TO:
             secrets = {state_secret.secret_name(self._prefix, name) for name in names}
             selectors = {secret: {"fieldSelector": f"metadata.name={secret}"} for secret in secrets}
-        for key in self._watches.keys() - selectors.keys():
+        # One watch of all has already told of those that are new to us, when they were not ours: it begins anew.
+        outdated = set() if self._names.issuperset(names) else {""}
+        self._names = frozenset(names)
+        for key in self._watches.keys() - (selectors.keys() - outdated):
             self._watches.pop(key).stop()
         begun = []
         for key in selectors.keys() - self._watches.keys():
