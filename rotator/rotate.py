@@ -150,7 +150,8 @@ class Rotator:
             if credential.state is not None:
                 # What changed may be what an output holds, or who may write it.
                 hooks = tuple(sink.name for sink in credential.plan.sink_refs if sink.is_hook)
-                credential.state = transitions.with_sinks(credential.state, hooks)
+                state = transitions.with_sinks(credential.state, hooks)
+                credential.state = transitions.with_fixed_end(state, credential.plan.policy)
                 if heals:
                     credential.state = transitions.retry_now(credential.state, self._clock.now())
 

@@ -52,6 +52,7 @@ def full_state(generation: int = 7) -> CredentialState:
         last_success_at=AT + 5,
         recent=((AT, 3600.0), (AT + 1, 60.0)),
         repeated=True,
+        logged_in_at=AT + 5,
         refresh_life_began_at=AT + 5,
         refresh_life_ends_at=AT + 1e6,
         hour_started_at=AT + 6,

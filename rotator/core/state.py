@@ -114,6 +114,8 @@ class CredentialState:
     """(instant, lifetime) of the last refreshes that nobody asked for: the fuse of cases L9 to L11."""
     repeated: bool = False
     """The server answered with the access token we already had (case L10)."""
+    logged_in_at: float = 0.0
+    """When the last login or seed brought a refresh token; 0 if nobody knows."""
     refresh_life_began_at: float = 0.0
     refresh_life_ends_at: float = 0.0
     """The refresh token's life: a new token that ends when the one before did goes on with its life."""
@@ -146,7 +148,7 @@ def opened(state: CredentialState, policy: RotationPolicy, now: float, spread: f
         state = replace(
             state, clock_suspect=True, deliveries=deliveries, recent=(), hour_started_at=0.0,
             last_attempt_at=min(state.last_attempt_at, now - HOUR),
-            last_success_at=min(state.last_success_at, now),
+            last_success_at=min(state.last_success_at, now), logged_in_at=min(state.logged_in_at, now),
             tokens=state.tokens and _not_later(state.tokens, now),
         )  # fmt: skip
         if state.refresh_life_began_at > now:
@@ -193,6 +195,7 @@ def adopted(
         last_success_at=now if tokens.access_token else state.last_success_at,
         recent=(),
         repeated=False,
+        logged_in_at=tokens.refresh_obtained_at,
         refresh_life_began_at=tokens.refresh_obtained_at,
         refresh_life_ends_at=tokens.refresh_expires_at or 0.0,
         seed_fingerprint=state.seed_fingerprint if seed_fingerprint is None else seed_fingerprint,
@@ -289,6 +292,7 @@ def judged(
 
     `served_at` is the answer's date; it is not known after a crash between save and judgement.
     """
+    state = with_fixed_end(state, policy)
     if state.unjudged is None or state.tokens is None:
         return state, ()
     oddities: tuple[Oddity, ...]
@@ -313,6 +317,20 @@ def judged(
         refresh_life_began_at=began_at, refresh_life_ends_at=ends_at,
     )  # fmt: skip
     return state, oddities
+
+
+def with_fixed_end(state: CredentialState, policy: RotationPolicy) -> CredentialState:
+    """Count an end that refreshes do not move from the login, whenever the configuration came to say so (case B30)."""
+    tokens, lifetime = state.tokens, policy.refresh_token_lifetime
+    if tokens is None or tokens.refresh_token is None or lifetime is None or policy.refresh_token_slides:
+        return state
+    began_at = state.logged_in_at or state.refresh_life_began_at or tokens.refresh_obtained_at
+    return replace(
+        state,
+        tokens=replace(tokens, refresh_expires_at=began_at + lifetime),
+        refresh_life_began_at=began_at,
+        refresh_life_ends_at=began_at + lifetime,
+    )
 
 
 def after_refused(state: CredentialState, refused: Refused, policy: RotationPolicy, now: float) -> CredentialState:

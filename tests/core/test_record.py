@@ -71,6 +71,7 @@ STATE = st.builds(
     last_attempt_at=INSTANT,
     last_success_at=INSTANT,
     recent=st.lists(st.tuples(INSTANT, INSTANT), max_size=4).map(tuple),
+    logged_in_at=INSTANT,
     refresh_life_began_at=INSTANT,
     refresh_life_ends_at=INSTANT,
     repeated=st.booleans(),

@@ -21,6 +21,7 @@ from rotator.core.state import (
     after_unavailable,
     begin_refresh,
     from_refresh_token,
+    judged,
     nearly_over_at,
     opened,
     retry_now,
@@ -373,6 +374,30 @@ def test_a_fixed_end_does_not_move() -> None:
     state = adopted(state, from_refresh_token(planted("login"), policy, AT + 2 * DAY), None, AT, 3)
     assert state.tokens is not None
     assert state.tokens.refresh_expires_at == AT + 32 * DAY
+
+
+@pytest.mark.parametrize("before", [None, 30 * DAY, 400 * DAY])
+@pytest.mark.parametrize("slid", [True, False])
+def test_a_fixed_end_that_is_set_later_counts_from_the_login(before: float | None, *, slid: bool) -> None:
+    """B30: the lifetime is set or corrected on day 60: the end is what it would have been had it always been so."""
+    first = replace(POLICY, refresh_token_lifetime=before, refresh_token_slides=slid)
+    state = adopted(CredentialState(), from_refresh_token(planted("seed"), first, AT), None, AT, 3)
+    state = answered(state, granted(2), first, AT + 60 * DAY)
+    policy = replace(POLICY, refresh_token_lifetime=90 * DAY, refresh_token_slides=False)
+    reopened, _ = judged(state, policy, GRANT, "", on_schedule=False)
+    for now in (reopened, answered(state, granted(3), policy, AT + 60 * DAY + 3600)):
+        assert now.tokens is not None
+        assert now.tokens.refresh_expires_at == AT + 90 * DAY
+        assert (now.refresh_life_began_at, now.refresh_life_ends_at) == (AT, AT + 90 * DAY)
+
+
+def test_an_end_that_the_server_names_is_not_counted_from_the_login() -> None:
+    """B30: the configured lifetime is for answers that name none."""
+    policy = replace(POLICY, refresh_token_lifetime=90 * DAY, refresh_token_slides=False)
+    seeded = adopted(CredentialState(), from_refresh_token(planted("seed"), policy, AT), None, AT, 3)
+    state = answered(seeded, granted(2, refresh_expires_in=DAY), policy, AT + 3600)
+    assert state.tokens is not None
+    assert state.tokens.refresh_expires_at == AT + 3600 + DAY
 
 
 def test_an_end_that_refreshes_do_not_move_began_with_the_login() -> None:

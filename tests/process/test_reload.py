@@ -63,6 +63,19 @@ def test_a_good_configuration_is_taken_without_dropping_state(long: Life) -> Non
         assert long.books == before
 
 
+def test_a_lifetime_that_is_set_later_counts_at_once_from_the_login(long: Life) -> None:
+    """B30: `refresh_token_lifetime` with a fixed end, set while the daemon runs: the end is told without a refresh."""
+    state = long.put_pair(age=600)
+    assert state.tokens is not None
+    with long.daemon() as daemon:
+        daemon.wait_until(long.token, "it is published")
+        long.configure(defaults='refresh_token_lifetime = "90d"\nrefresh_token_slides = false')
+        _reload_by_signal(daemon, "success")
+        end = state.tokens.refresh_obtained_at + 90 * 86400
+        daemon.wait_until(lambda: abs(daemon.shown()["refresh_expires_at"] - end) < 1, "the end counts from the login")
+    assert long.books.refresh_grants == 0
+
+
 def test_a_bad_configuration_is_refused_and_the_daemon_goes_on(life: Life) -> None:
     """A wrong configuration changes nothing; log and metric say so; the next good one is taken."""
     life.put_pair(age=60, lifetime=4)
