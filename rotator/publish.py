@@ -5,11 +5,11 @@ from collections.abc import Callable
 from functools import partial
 
 from rotator.core import state as transitions
-from rotator.core.model import Publish
+from rotator.core.model import Publish, Reason, TokenSet
 from rotator.core.schedule import next_action
 from rotator.core.state import CredentialState
 from rotator.credential import Credential
-from rotator.ports import Clock, Notice, Observer, PublishFinished, Sink
+from rotator.ports import Clock, Notice, Observer, Problem, PublishFinished, Sink
 
 
 class Publisher:
@@ -63,7 +63,7 @@ class Publisher:
         if generation not in (None, state.generation):
             return
         started = time.monotonic()
-        problem = sink.publish(state.tokens)
+        problem = self._publish(credential.name, sink, state.tokens, state.delivery(sink.name).text)
         seconds = time.monotonic() - started
         reason, text, retry_after = (problem.reason, problem.text, problem.retry_after) if problem else (None, "", None)
         with credential.lock:
@@ -72,6 +72,17 @@ class Publisher:
             )
             failures = credential.state.delivery(sink.name).failures
         self._observer.notify(PublishFinished(credential.name, sink.name, problem, state.generation, seconds, failures))
+
+    def _publish(self, name: str, sink: Sink, tokens: TokenSet, told: str) -> Problem | None:
+        """Publish; a bug in a sink is a failed delivery, for no refresh may depend on it. `told`: the last failure."""
+        try:
+            return sink.publish(tokens)
+        except Exception as error:  # noqa: BLE001 - as above
+            output = sink.name.replace("{name}", name)
+            text = f"{output} failed by a bug: {type(error).__name__}; please report it"
+            if text != told:
+                self._observer.notify(Notice("bug", text, name, "critical", {"exception": error}))
+            return Problem(Reason.IO_ERROR, text)
 
     def reconcile(self, credential: Credential) -> bool:
         """Notice outputs that somebody deleted or edited; True if one is due again. No token call comes of it."""

@@ -73,17 +73,19 @@ class MemoryStore:
 
 
 class MemorySink:
-    """A `rotator.ports.Sink` that keeps what it was given. `fail` is used up call by call."""
+    """A `rotator.ports.Sink` that keeps what it was given. `fail` is used up call by call; an exception is raised."""
 
     def __init__(self, name: str = "memory") -> None:
         self.name = name
-        self.fail: deque[Problem | None] = deque()
+        self.fail: deque[Problem | Exception | None] = deque()
         self.published: list[TokenSet] = []
         self.tampered = False
 
     def publish(self, tokens: TokenSet) -> Problem | None:
         """Keep the tokens, or return the next scripted failure."""
         problem = self.fail.popleft() if self.fail else None
+        if isinstance(problem, Exception):
+            raise problem
         if problem is None and not tokens.access_token:
             problem = Problem(Reason.BAD_INPUT, "there is no access token to publish")
         if problem is None:

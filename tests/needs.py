@@ -45,6 +45,8 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "prometheus": ("prometheus", "--version"),
     "promtool": ("promtool", "--version"),
     "root": None,
+    # A process of root that may not kill those of others.
+    "setpriv": ("setpriv", "--bounding-set", "-kill", "setpriv", "--reuid", "65534", "true"),
     "strace": ("strace", "-f", "-o", "/dev/null", "true"),
     # To a process that is no child: Yama (kernel.yama.ptrace_scope) reserves that to root.
     "strace attach": ("sh", "-ec", "sleep 2 & strace -qq -o /dev/null -e trace=none -p $!; true"),

@@ -92,8 +92,7 @@ class CommandHook(_Hook):
                 text = f"cannot run the hook {self._argv[0]}: there is no such program; give its path"
                 return Problem(Reason.HOOK_FAILED, text)
             return Problem(Reason.HOOK_FAILED, problem.text)
-        with process:
-            output, cut_short = _run_to_end(process, self._timeout, self._stopping)
+        output, cut_short = _run_to_end(process, self._timeout, self._stopping)
         secrets = (tokens.access_token, tokens.refresh_token or "", tokens.id_token or "")
         last = scrub((output.decode(errors="replace").strip().splitlines() or [""])[-1], secrets)
         told = f"; its last line: {last}" if last else "; it printed nothing"
@@ -101,7 +100,10 @@ class CommandHook(_Hook):
             return None
         if cut_short:
             why = "rotator stops" if self._stopping.is_set() else f"the time limit is {self._timeout:g} s"
-            end = f"was killed ({why})"
+            killed = (
+                "was killed" if process.returncode else "cannot be killed, perhaps it is another user's: it runs on"
+            )
+            end = f"{killed} ({why})"
         elif process.returncode < 0:
             memory = ", as when memory runs out" if process.returncode == -signals.SIGKILL else ""
             end = f"was ended by signal {-process.returncode}{memory}"
@@ -118,33 +120,37 @@ def _run_to_end(process: subprocess.Popen[bytes], timeout: float, stopping: thre
     assert process.stdout is not None  # noqa: S101 - a pipe was asked for
     deadline = time.monotonic() + timeout
     output, cut_short = b"", False
-    pid_fd = os.pidfd_open(process.pid)
-    try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            selector.register(pid_fd, selectors.EVENT_READ)
-            while selector.get_map():
-                if stopping.is_set():
-                    deadline = min(deadline, time.monotonic() + _STOP_SECONDS)
-                    stopping = threading.Event()  # seen
-                wait = min(deadline - time.monotonic(), _LOOK_SECONDS)
-                ready = [key.fileobj for key, _ in selector.select(wait)]
-                if process.stdout in ready:
-                    piece = os.read(process.stdout.fileno(), 1 << 16)
-                    output = (output + piece)[-_OUTPUT_KEPT:]
-                    if not piece:
-                        selector.unregister(process.stdout)
-                elif pid_fd in ready:
+    with process.stdout, selectors.PollSelector() as selector:  # which needs no file descriptor
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if stopping.is_set():
+                deadline = min(deadline, time.monotonic() + _STOP_SECONDS)
+                stopping = threading.Event()  # seen
+            seconds = max(0.0, min(deadline - time.monotonic(), _LOOK_SECONDS))
+            if not selector.get_map():
+                if _has_ended(process, seconds):
                     break
-                if time.monotonic() >= deadline:
-                    cut_short = True
-                    # Not reaped yet, so its id, and with it the group's, is still its own.
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signals.SIGKILL)
-                    break
-    finally:
-        os.close(pid_fd)
+            elif selector.select(seconds):
+                piece = os.read(process.stdout.fileno(), 1 << 16)
+                output = (output + piece)[-_OUTPUT_KEPT:]
+                if not piece:
+                    selector.unregister(process.stdout)
+            elif _has_ended(process):
+                break
+            if time.monotonic() >= deadline:
+                cut_short = True
+                # Not reaped yet, so its id, and with it the group's, is still its own.
+                with contextlib.suppress(OSError):  # gone already, or another user's
+                    os.killpg(process.pid, signals.SIGKILL)
+                _has_ended(process, _STOP_SECONDS)
+                break
     return output, cut_short
+
+
+def _has_ended(process: subprocess.Popen[bytes], seconds: float = 0.0) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
 
 
 class SignalHook(_Hook):

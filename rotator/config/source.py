@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 COMMAND_SECONDS: Final = 10.0
+_KILLED_SECONDS: Final = 0.5
 LARGEST_BYTES: Final = 64 * 1024
 NAME_MARK: Final = "{name}"
 
@@ -253,15 +254,16 @@ def _output_of(
         )
     except (OSError, ValueError) as error:
         return InputError(f"cannot be started ({_why(error)}): correct the path or its mode")
-    with process:
-        output = _drain(process, time.monotonic() + limit_seconds)
-        if output is None:
-            output = InputError(f"did not end within {limit_seconds:.0f} s: make it faster")
-        if isinstance(output, InputError):
-            # The whole group: a shell script's children would outlive it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return output
+    output = _drain(process, time.monotonic() + limit_seconds)
+    if output is None:
+        output = InputError(f"did not end within {limit_seconds:.0f} s: make it faster")
+    if isinstance(output, InputError):
+        # The whole group: a shell script's children would outlive it. What cannot be killed is not waited for.
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILLED_SECONDS)
+        return output
     if process.returncode:
         return InputError(f"ended with status {process.returncode}: run it by hand as this user to see why")
     return output
@@ -271,7 +273,7 @@ def _drain(process: subprocess.Popen[bytes], deadline: float) -> bytes | InputEr
     """Collect the output until the process has ended; None: the deadline (monotonic) came first."""
     assert process.stdout is not None  # noqa: S101 -- Popen was asked for a pipe
     output = b""
-    with selectors.DefaultSelector() as selector:
+    with process.stdout, selectors.PollSelector() as selector:  # which needs no file descriptor
         selector.register(process.stdout, selectors.EVENT_READ)
         while selector.select(max(0.0, deadline - time.monotonic())):
             part = os.read(process.stdout.fileno(), LARGEST_BYTES)

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -17,6 +19,7 @@ from rotator.core.model import Reason
 from rotator.ports import Problem
 from tests.children import sleeper
 from tests.fakes import FixedClock
+from tests.needs import needs
 from tests.samples import AT, token_set
 from tests.secrets_scan import assert_no_secrets, planted
 
@@ -116,6 +119,40 @@ def test_a_background_child_does_not_hold_up_the_hook(tmp_path: Path) -> None:
     pid = int((tmp_path / "pid").read_text())
     assert _runs(pid)
     os.kill(pid, 9)
+
+
+_UNKILLABLE = """
+import subprocess, sys
+from rotator.adapters.hooks import CommandHook
+from rotator.config import source
+from tests.fakes import FixedClock
+from tests.samples import token_set
+argv = ("sh", "-c", 'echo $$ >> "$1"; exec setpriv --reuid 65534 sleep 600', "sh", sys.argv[1])
+hook = CommandHook("hook", "solar", argv, 1.0, FixedClock())
+print(hook.publish(token_set(1)).text)
+print(source._output_of(argv, {"PATH": "/usr/bin:/bin"}, 1.0).text)
+"""
+
+
+def test_a_command_that_cannot_be_killed_is_not_waited_for(tmp_path: Path) -> None:
+    """L3: a command that has become another user runs on beyond its limit, and that is told; so is a secret's."""
+    needs("root", "setpriv")
+    argv = ("setpriv", "--bounding-set", "-kill", sys.executable, "-c", _UNKILLABLE, str(tmp_path / "pids"))
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+    finally:
+        for pid in (tmp_path / "pids").read_text().split():
+            os.kill(int(pid), 9)
+    hook, secret = done.stdout.splitlines()
+    assert "cannot be killed" in hook
+    assert "the time limit is 1 s" in hook
+    assert "did not end within 1 s" in secret
+
+
+def test_a_command_that_closes_its_output_is_waited_for(tmp_path: Path) -> None:
+    """A command has ended when it has, not when it has nothing more to say."""
+    assert run_shell('exec >&- 2>&-; sleep 0.6; echo done > "$1"', tmp_path / "done") is None
+    assert (tmp_path / "done").read_text() == "done\n"
 
 
 def test_a_talkative_command_neither_blocks_nor_fills_memory() -> None:
