@@ -69,7 +69,7 @@ def test_a_lifetime_that_is_set_later_counts_at_once_from_the_login(long: Life) 
     assert state.tokens is not None
     with long.daemon() as daemon:
         daemon.wait_until(long.token, "it is published")
-        long.configure(defaults='refresh_token_lifetime = "90d"\nrefresh_token_slides = false')
+        long.configure(credentials='[credentials.home]\nrefresh_token_lifetime = "90d"\nrefresh_token_slides = false')
         _reload_by_signal(daemon, "success")
         end = state.tokens.refresh_obtained_at + 90 * 86400
         daemon.wait_until(lambda: abs(daemon.shown()["refresh_expires_at"] - end) < 1, "the end counts from the login")
