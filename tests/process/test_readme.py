@@ -1,6 +1,5 @@
 """The newcomer's five minutes, as README.md tells them."""
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -29,7 +28,7 @@ def _script() -> str:
     (sandbox,) = (line for line in demo if " sandbox " in line)
     hurting = [" ".join(command.split()) for command in re.findall(r"`(curl[^`]+)`", _WALK)]
     assert len(hurting) == 2
-    lines = ["set -eo pipefail; cd", "trap 'kill $(jobs -p); wait' EXIT", "ip link set lo up"]
+    lines = ["set -eo pipefail; cd ~/clone", "trap 'kill $(jobs -p); wait' EXIT", "ip link set lo up"]
     lines += [sandbox.partition("#")[0] + " &", _UNTIL.format("curl -sf http://127.0.0.1:8080/sandbox/ >sandbox.json")]
     for line in walk:
         lines.append(line)
@@ -45,12 +44,13 @@ def test_the_five_minutes_of_the_readme_work(tmp_path: Path) -> None:
     password = re.search(r"password \((\S+)\)", _WALK)
     assert user is not None
     assert password is not None
-    binary = tmp_path / ".venv" / "bin"
+    binary = tmp_path / "clone" / ".venv" / "bin"
     binary.mkdir(parents=True)
     (binary / "rotator").write_text(f'#!/bin/sh\nexec "{sys.executable}" -B -m rotator.cli "$@"\n')
     (binary / "rotator").chmod(0o755)
     environment = {
-        "HOME": str(tmp_path), "PATH": f"{binary}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1",
+        "HOME": str(tmp_path), "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
     }  # fmt: skip
     answers = [("User name for household-1:", user[1]), ("Password (not shown):", password[1])]
     walk = ["unshare", "--net", "bash", "-c", _script()]
