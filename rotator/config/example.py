@@ -56,10 +56,10 @@ refresh_token_lifetime = "30d"                 # as agreed for your instance
 # max_calls_per_hour = 120
 
 [[defaults.outputs]]
-path = "/run/rotator/tokens/{name}"            # {name}: the credential's name
+path = "/run/rotator/{name}.token"             # {name}: the credential's name
 # format = "raw"                               # header, env, json, id_token; or a template
 # mode = "0640"
-# group = "www-data"                           # default: the daemon's
+# group = "rotator-readers"                    # default: the daemon's
 # newline = false
 # propagation = "60s"                          # how late readers notice a new token; default: 0
 
@@ -67,9 +67,10 @@ path = "/run/rotator/tokens/{name}"            # {name}: the credential's name
 # Nothing to add: `rotator login household-1` asks for user name and password, once.
 
 [credentials.household-2]
+# Hooks run as the daemon's user. They cannot have systemd reload a service: a path unit does, see how-to/systemd.md.
 hooks = [
-  { command = ["/usr/bin/systemctl", "reload", "billing.service"], timeout = "30s" },
-  { signal = "HUP", pid_file = "/run/collector.pid" },
+  { command = ["/usr/local/bin/token-changed", "{name}"], timeout = "30s" },
+  { webhook = "http://127.0.0.1:8080/token-changed" },
 ]
 
 [credentials.account-management]

@@ -273,7 +273,7 @@ class OutputTable(Table):
     path: PathPattern | None = Field(
         None,
         description="The file. `{name}` stands for the credential's name. Must not lie in the state directory.",
-        examples=["/run/rotator/tokens/{name}"],
+        examples=["/run/rotator/{name}.token"],
     )
     kubernetes_secret: KubernetesSecretTable | None = Field(
         None,
@@ -290,7 +290,7 @@ class OutputTable(Table):
         description="Instead of a format: a text with `{access_token}`, `{id_token}`, `{token_type}`, `{scope}`, "
         "`{expires_at}` (seconds since the epoch), `{expires_at_iso}`, `{generation}`; "
         "`{{` and `}}` stand for braces.",
-        examples=['Authorization: N2G-LAN-USER token="{access_token}"'],
+        examples=['header = "Authorization: {token_type} {access_token}"'],
     )
     mode: Mode = Field(
         0o640,
@@ -301,7 +301,9 @@ class OutputTable(Table):
         None, description="User name or id. Needs the right to change owners. Default: the daemon's."
     )
     group: Text | None = Field(
-        None, description="Group name or id; the daemon must be in it. Default: the daemon's.", examples=["www-data"]
+        None,
+        description="Group name or id; the daemon must be in it. Default: the daemon's.",
+        examples=["rotator-readers"],
     )
     newline: bool = Field(default=False, description="End the file with a newline.")
     symlink: Literal["follow", "refuse"] = Field(
@@ -330,14 +332,17 @@ class HookTable(Table):
 
     command: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description="Program and arguments; there is no shell.",
-        examples=[["/usr/bin/systemctl", "reload", "nginx"]],
+        description="Program and arguments; there is no shell. It runs as the daemon's user, under its unit's rules, "
+        "and cannot have systemd reload a service: a path unit does, see docs/how-to/systemd.md.",
+        examples=[["/usr/local/bin/token-changed", "{name}"]],
     )
     signal: Literal["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH"] | None = Field(
-        None, description="Signal for the process whose id stands in `pid_file`.", examples=["HUP"]
+        None,
+        description="Signal for the process whose id stands in `pid_file`; it must run as the daemon's user.",
+        examples=["HUP"],
     )
     pid_file: PathPattern | None = Field(
-        None, description="Holds the id of the process to signal.", examples=["/run/nginx.pid"]
+        None, description="Holds the id of the process to signal.", examples=["/run/collector/pid"]
     )
     webhook: Secret | None = Field(
         None, description="URL that gets a POST without the token.", examples=["https://example.com/hook"]

@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from tests.process.rig import CLIENT_SECRET, PASSWORD, USERNAME
+import pytest
+
+from tests.process.rig import CLIENT_SECRET, PASSWORD, ROOT, USERNAME
 from tests.secrets_scan import assert_no_secrets, planted
 from tests.testbed.systemd.installed import UNIT, UNITS, Installed
 
@@ -44,6 +46,47 @@ def test_a_consumer_waits_for_the_first_token_and_is_told_of_each_new_one(instal
     for command in ("cat /run/rotator/home.token", "ls /run/rotator", "ls /var/lib/rotator", "rotator status"):
         done = machine.run(*as_consumer, "sh", "-c", command, check=False)
         assert (done.returncode == 0) == (command == "cat /run/rotator/home.token"), done
+
+
+_SECTION = (ROOT / "README.md").read_text().partition("## Configuration\n")[2]
+_README = re.findall(r"(?:^    .*\n)+", _SECTION, re.MULTILINE)
+_EXAMPLES = {"README": _README[0], "reference": (ROOT / "docs/reference/rotator.example.toml").read_text()}
+_MEANT = {
+    "https://ce-api.example.com": "{server}",
+    "http://127.0.0.1:8080/token-changed": "{server}/sandbox/issue",
+    '# listen = "127.0.0.1:9774"': 'listen = "{metrics}"',
+    "my-labelpartner": "sandbox-client",
+    "my-account-client": "sandbox-client",
+    "account-client-secret": "client-secret",
+    'file = "/etc/rotator/client-secret"': 'credential = "client-secret"',
+    "# group = ": "group = ",
+}
+"""What somebody changes in an example: the addresses and the client; and a line that is commented out."""
+
+
+@pytest.mark.parametrize("where", _EXAMPLES)
+def test_the_outputs_and_hooks_of_the_examples_work_in_the_shipped_service(installed: Installed, where: str) -> None:
+    """With the server's own address, and the program that a hook calls, nothing else is needed."""
+    machine, metrics = installed.machine, ":".join(map(str, installed.metrics_address))
+    machine.write("/usr/local/bin/token-changed", "#!/bin/sh\necho $1 >/run/rotator/changed\n", 0o755)
+    text = _EXAMPLES[where]
+    for shown, meant in _MEANT.items():
+        text = text.replace(shown, meant.replace("{server}", installed.server.url).replace("{metrics}", metrics))
+    if where == "README":
+        installed.configure(credentials=text)
+    else:
+        machine.write("/etc/rotator/rotator.toml", text)
+    installed.start()
+    names = re.findall(r"\[credentials[.](household-\d)\]", text)
+    for name in names:
+        installed.login(name)
+
+    def all_is_done() -> bool:
+        return all(output["current"] for name in names for output in installed.shown(name)["outputs"])
+
+    installed.wait_until(all_is_done, "outputs are written, hooks have run")
+    assert all(installed.has_good_token(name) for name in names)
+    assert "failed" not in installed.log()
 
 
 def _identity(status: Path) -> list[str]:
