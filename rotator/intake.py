@@ -103,7 +103,7 @@ class Intake:
             return
         first, credential.seen_stamp = credential.seen_stamp is UNSEEN, stamp
         adopted = self._take_seed(credential, plan.seed) if plan.seed else False
-        if adopted or (first and not _asks_otherwise(credential, fingerprint)):
+        if adopted or _need_not_ask(credential, fingerprint, first=first):
             return
         with credential.lock:
             if credential.state is not None:
@@ -138,8 +138,15 @@ class Intake:
         return True
 
 
-def _asks_otherwise(credential: Credential, fingerprint: Fingerprinter) -> bool:
+def _need_not_ask(credential: Credential, fingerprint: Fingerprinter, *, first: bool) -> bool:
+    """Tell whether what was refused would be asked in the same way again.
+
+    A file that is written anew with the same content changes nothing for a client that was refused (case E1). At the
+    first look only what was asked in another way before counts: a start alone is no reason to ask.
+    """
     trouble = credential.state.trouble if credential.state else None
     if trouble is None or not trouble.asked_as:
+        return first
+    if not first and trouble.reason not in (Reason.INVALID_CLIENT, Reason.UNAUTHORIZED_CLIENT):
         return False
-    return trouble.asked_as != credential.plan.asks_as(fingerprint)
+    return trouble.asked_as == credential.plan.asks_as(fingerprint)

@@ -238,10 +238,15 @@ class Rotator:
         if isinstance(extra, Problem):
             answer = Unavailable(extra.reason, delivered=False, text=extra.text)
         else:
-            answer = plan.endpoint.request(self._form(credential, tokens, extra), _secrets(tokens))
+            # A person who asks now may know that the client has been put right at the server.
+            wait = 0.0 if why == "asked" else plan.policy.refused_retry
+            form = replace(self._form(credential, tokens, extra), refused_wait=wait)
+            answer = plan.endpoint.request(form, _secrets(tokens))
         seconds = time.monotonic() - started
         ours = isinstance(answer, Refused) or (isinstance(answer, Unavailable) and answer.reason is Reason.BAD_INPUT)
         asked_as = plan.asks_as(self._fingerprint) if ours else ""
+        if asked_as and self.intake.inputs_changed(credential):
+            asked_as = ""  # while we asked: nobody can tell as whom
         with credential.lock:
             # Whoever asked up to this moment has been served by this request.
             with self._left:

@@ -28,6 +28,7 @@ class ScriptedEndpoint:
         self.requests: list[dict[str, str]] = []
         self.journal = [] if journal is None else journal
         self.client = "client"
+        self.refused_waits: list[float] = []
 
     def identity(self) -> str:
         """Return as whom it asks."""
@@ -36,6 +37,7 @@ class ScriptedEndpoint:
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Note the form and give the next answer."""
         self.requests.append(dict(request.fields))
+        self.refused_waits.append(request.refused_wait)
         self.journal.append(("request", dict(request.fields).get("refresh_token")))
         answer = self.answers.popleft()
         return answer() if callable(answer) else answer

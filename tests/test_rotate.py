@@ -605,9 +605,52 @@ def test_a_corrected_secret_file_heals_at_once() -> None:
     assert len(line.sent) == 1
     assert not line.rotator.intake.inputs_changed(line.credential)
     inputs.change()
+    line.endpoint.client = "another client"
     assert line.rotator.intake.inputs_changed(line.credential)
     line.step(1)
     assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-2"))
+
+
+@pytest.mark.parametrize("reason", [Reason.INVALID_CLIENT, Reason.UNAUTHORIZED_CLIENT])
+def test_a_secret_file_written_anew_changes_nothing(reason: Reason) -> None:
+    """E1: a tool that renders the same wrong secret each minute makes nobody ask the server each minute."""
+    inputs = Inputs()
+    line = at_due(Refused(reason, 401), granted(2), stamp=lambda: inputs.stamp)
+    line.step()
+    for _ in range(14):
+        inputs.change()
+        line.step(60)
+    assert len(line.sent) == 1
+    line.step(61)
+    assert len(line.sent) == 2
+
+
+def test_a_secret_that_is_corrected_while_the_server_answers_is_tried_at_once() -> None:
+    """K8 E1: nobody can tell as whom was asked, so the new file counts as another client."""
+    inputs = Inputs()
+    line = at_due(meanwhile(inputs.change, Refused(Reason.INVALID_CLIENT, 401)), granted(2), stamp=lambda: inputs.stamp)
+    line.step()
+    line.step(1)
+    assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-2"))
+
+
+def test_a_refusal_that_stands_for_others_ends_when_theirs_does() -> None:
+    """E1: a credential that was not asked about waits for what is left of the others' quarter of an hour."""
+    line = at_due(Refused(Reason.INVALID_CLIENT, 401, retry_after=100.0), granted(2))
+    line.step()
+    line.step(99)
+    assert len(line.sent) == 1
+    line.step(2)
+    assert len(line.sent) == 2
+
+
+def test_only_a_person_asks_for_a_refused_client() -> None:
+    """E1: what is due by itself heeds what the client was told; who asks by hand is let through."""
+    line = at_due(Refused(Reason.INVALID_CLIENT, 401), granted(2))
+    line.step()
+    line.rotator.ask(line.credential)
+    line.step(60)
+    assert line.endpoint.refused_waits == [900.0, 0.0]
 
 
 def test_another_client_is_tried_at_once_by_the_next_life() -> None:

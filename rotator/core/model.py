@@ -229,6 +229,8 @@ class Refused:
     status: int
     text: str = ""
     """The server's words, scrubbed of secrets and shortened."""
+    retry_after: float | None = None
+    """Seconds until asking makes sense, if it was not asked because an earlier refusal stands; else None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +292,8 @@ class TokenRequest:
     fields: tuple[tuple[str, str], ...] = field(repr=False)
     may_leave: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
     """Asked at the last moment, when the connection stands and nothing of the form has been written; False: do not."""
+    refused_wait: float = field(default=0.0, compare=False)
+    """Send nothing while the client itself was refused less than so many seconds ago; 0: ask in any case."""
 
     __reduce__ = _refuse_to_be_pickled
 

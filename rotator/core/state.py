@@ -351,7 +351,7 @@ def after_refused(state: CredentialState, refused: Refused, policy: RotationPoli
             status = Status.SUSPECT
         wait = min(HOUR / 60 * 2.0 ** min(refusals - 1, 10), policy.refused_retry)
     else:
-        wait = policy.refused_retry
+        wait = policy.refused_retry if refused.retry_after is None else refused.retry_after
     lost = dead and before is not None and before.ambiguous_at is not None
     trouble = Trouble(
         failures=(before.failures if before else 0) + 1,

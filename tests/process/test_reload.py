@@ -117,6 +117,23 @@ def test_a_corrected_client_secret_heals_by_itself(long: Life) -> None:
         assert rotate(daemon)["generation"] == 3  # a secret that was changed in time is never noticed
 
 
+def test_a_wrong_client_secret_costs_a_handful_of_requests(life: Life) -> None:
+    """E1, K8: sixty credentials of a refused client ask little of its server; with the right secret all go on."""
+    names = [f"c{number}" for number in range(60)]
+    life.server.sandbox.change(access_lifetime=3600, client_secret=planted("second-secret"))
+    life.configure(credentials="\n".join(f"[credentials.{name}]" for name in names))
+    for name in names:
+        life.put_pair(age=7200, name=name)
+    with life.daemon() as daemon:
+        daemon.wait_until(
+            lambda: all(daemon.shown(name)["reason"] == "invalid_client" for name in names), "all refused"
+        )
+        assert life.books.token_requests["invalid_client"] <= 3 + 3  # three were under way beside the third
+        life.write_secret("client-secret", planted("second-secret"))
+        daemon.wait_until(lambda: all(life.has_good_token(name) for name in names), "all granted")
+    assert life.books.token_requests["granted"] == len(names)
+
+
 SECRETS = {"the environment": '{ env = "SECRET" }', "a command": "{ command = ['sh', '-c', 'cat $HOME/other'] }"}
 
 

@@ -7,6 +7,7 @@ what the lack of one means is decided here, by a table.
 """
 
 import base64
+import contextlib
 import encodings.idna  # noqa: F401 - needed by the first request: read now, while files can be opened
 import ssl
 import threading
@@ -23,6 +24,7 @@ import tenacity
 
 from rotator.adapters.endpoint.failures import CURES, verdict
 from rotator.adapters.endpoint.lines import IDLE_SECONDS, HeldBack, Line, Lines
+from rotator.adapters.endpoint.refusals import Refusals
 from rotator.adapters.endpoint.settings import EndpointSettings
 from rotator.adapters.endpoint.trust import Contexts, Notify, TlsFiles
 from rotator.core.grant import classify, scrub
@@ -50,11 +52,12 @@ _SHOWN_FIELDS: Final = frozenset({"grant_type", "scope", "audience", "resource"}
 
 
 class Network:
-    """What all endpoints of a process share: connections, deadlines, TLS contexts."""
+    """What all endpoints of a process share: connections, deadlines, TLS contexts, refused clients."""
 
     def __init__(self) -> None:
         self.lines: Lines[httpx.HTTPTransport] = Lines()
         self.contexts = Contexts()
+        self.refusals = Refusals()
         self.plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for http://: trusts nobody, costs nothing
 
     def abort_all(self) -> None:
@@ -130,7 +133,15 @@ class HttpTokenEndpoint:
     def identity(self) -> str:
         """Return where and as whom is asked; see `ports.TokenEndpoint.identity`."""
         secret = self._settings.client_secret() if self._settings.client_secret else ""
-        return repr((*self._client, self._settings.authentication, secret))
+        return self._identity(secret)
+
+    def _identity(self, secret: str | Problem) -> str:
+        certificate = self._settings.client_certificate
+        shown = b""
+        if certificate is not None:
+            with contextlib.suppress(OSError):  # making the TLS context will say so
+                shown = certificate.read_bytes()
+        return repr((*self._client, self._settings.authentication, secret, shown))
 
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Send the form; see `ports.TokenEndpoint.request`."""
@@ -164,17 +175,23 @@ class HttpTokenEndpoint:
             if isinstance(found, Problem):
                 return Unavailable(found.reason, delivered=False, text=found.text)
             context = found
+        identity, refusals = self._identity(secret), self._network.refusals
+        if (refused := refusals.standing(identity, request.fields, request.refused_wait)) is not None:
+            return refused
         if not self._network.lines.turn((self._client, request.fields), self._stopping):
             return Unavailable(Reason.INTERRUPTED, delivered=False, text="rotator is stopping")
         headers, fields, hidden = self._authenticated(request, secret)
         answer = self._exchange(context, headers, urlencode(fields).encode(), deadline, request.may_leave)
         if isinstance(answer, Granted):
+            refusals.note(identity, request.fields, answer)
             return answer
         told = (value for key, value in request.fields if key not in _SHOWN_FIELDS)
         text = scrub(answer.text, (*secrets, *hidden, *told, *self._proxy_secrets))
         if answer.status is not None and answer.reason is not Reason.REDIRECT:
             text = f"{self.place} answered {answer.status}{text and ': '}{text}"
-        return replace(answer, text=text)
+        answer = replace(answer, text=text)
+        refusals.note(identity, request.fields, answer)
+        return answer
 
     def _authenticated(
         self, request: TokenRequest, secret: str
