@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from rotator.adapters import atomic
 from rotator.core.model import Reason, TokenSet
-from rotator.core.template import render
+from rotator.core.template import lack, render
 from rotator.ports import Clock, Problem
 
 _OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -91,9 +91,8 @@ class FileSink:
 
     def publish(self, tokens: TokenSet) -> Problem | None:
         """Write the file, unless it already is as it should be; see `rotator.ports.Sink`."""
-        if not tokens.access_token or (self._template == "id_token" and not tokens.id_token):
-            lack = "an access token" if not tokens.access_token else "an id token (scope openid?)"
-            text = f"{atomic.shown(self._path)} not written: the server did not issue {lack}"
+        if lacks := lack((self._template,), tokens):
+            text = f"{atomic.shown(self._path)} not written: the server did not issue {lacks}"
             return Problem(Reason.BAD_INPUT, text)
         wall_expires_at = self._clock.wall(tokens.expires_at)
         payload = render(self._template, tokens, wall_expires_at, newline=self._newline)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,7 +24,7 @@ _YEAR_9999: Final = 253402300799
 
 def check_template(text: str) -> str | None:
     """Return what is wrong with a template, in words for the user, or None."""
-    if not text:
+    if not text.strip():
         return "the template is empty"
     for part in _PART.finditer(text):
         if part[0] in ("{", "}"):
@@ -32,6 +33,21 @@ def check_template(text: str) -> str | None:
             known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
             return f"{part[0]} is unknown in a template: use {known}, and {{{{ for a brace"
     return None
+
+
+def lack(templates: Collection[str], tokens: TokenSet) -> str:
+    """Say what the server did not issue and one of the contents would be empty without; nothing if none would be.
+
+    An output is never emptied (invariant 8).
+    """
+    if not tokens.access_token:
+        return "an access token"
+    if all(template in FORMATS and (template != "id_token" or tokens.id_token) for template in templates):
+        return ""  # as nearly always
+    empty = [template for template in templates if not render(template, tokens, 0, newline=False).strip()]
+    if not empty:
+        return ""
+    return "an id token (scope openid?)" if any("id_token" in template for template in empty) else "a scope"
 
 
 def render(template: str, tokens: TokenSet, wall_expires_at: float, *, newline: bool) -> bytes:

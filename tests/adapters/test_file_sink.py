@@ -314,13 +314,20 @@ print(sink.publish(token_set(2, access_token="x" * 500)).reason, sink.intact())
 
 
 def test_an_empty_token_is_never_written(path: Path) -> None:
-    """A31: without an access token, or an id token where that is the output, the file stays."""
+    """A31: without an access token, or an id token where there is nothing else in the output, the file stays."""
     path.write_text("old")
     assert sink_at(path).publish(token_set(1, access_token="")) is not None
-    problem = sink_at(path, format="id_token").publish(token_set(1))
-    assert problem is not None
-    assert "id token" in problem.text
+    nothing: list[tuple[dict[str, object], str]] = [
+        ({"format": "id_token"}, "an id token (scope openid?)"),
+        ({"template": "{id_token}", "newline": True}, "an id token (scope openid?)"),
+        ({"template": " {scope}"}, "a scope"),
+    ]
+    for settings, lack in nothing:
+        problem = sink_at(path, **settings).publish(token_set(1))
+        assert problem == Problem(Reason.BAD_INPUT, f"{path} not written: the server did not issue {lack}")
     assert path.read_text() == "old"
+    assert sink_at(path, template="{id_token}.").publish(token_set(1)) is None
+    assert path.read_text() == "."
 
 
 def test_expiry_is_told_in_wall_time(path: Path) -> None:

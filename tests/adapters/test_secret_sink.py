@@ -144,7 +144,10 @@ def test_an_earlier_release_s_secret_is_taken_on(namespace: Namespace, pod: Pod)
 def test_a_token_that_is_missing_is_not_written(namespace: Namespace, pod: Pod) -> None:
     """Invariant 8: an empty token is never written."""
     assert problem_of(pod.sink().publish(token_set(1, access_token=""))).reason is Reason.BAD_INPUT
-    assert problem_of(pod.sink(data=(("id", "id_token"),)).publish(token_set(1))).reason is Reason.BAD_INPUT
+    for template in ("id_token", "{id_token}"):
+        problem = problem_of(pod.sink(data=(("token", "raw"), ("id", template))).publish(token_set(1)))
+        assert problem.reason is Reason.BAD_INPUT
+        assert "id token" in problem.text
     assert pod.asked() == []
     assert namespace.secret("web") is None
 

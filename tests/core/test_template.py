@@ -83,6 +83,7 @@ def test_doubled_braces_are_braces() -> None:
         ("{ {access_token} }", "write {{"),
         ("{access_token}}", "write }}"),
         ("", "empty"),
+        (" ", "empty"),
     ],
 )
 def test_a_wrong_template_is_told_with_the_cure(template: str, word: str) -> None:

@@ -25,7 +25,7 @@ from rotator.adapters.kubernetes.wire import (
     version_of,
 )
 from rotator.core.model import HOUR, Reason, TokenSet
-from rotator.core.template import render
+from rotator.core.template import lack, render
 from rotator.ports import Clock, Problem
 
 CREDENTIAL: Final = "token-rotator/credential"
@@ -93,10 +93,8 @@ class SecretSink:
 
     def publish(self, tokens: TokenSet) -> Problem | None:
         """Apply the Secret, unless it already is as it should be; see `rotator.ports.Sink`."""
-        templates = [template for _, template in self._settings.data]
-        if not tokens.access_token or ("id_token" in templates and not tokens.id_token):
-            lack = "an access token" if not tokens.access_token else "an id token (scope openid?)"
-            return Problem(Reason.BAD_INPUT, f"{self.name} not written: the server did not issue {lack}")
+        if lacks := lack([template for _, template in self._settings.data], tokens):
+            return Problem(Reason.BAD_INPUT, f"{self.name} not written: the server did not issue {lacks}")
         namespace = self._settings.namespace or self._api.namespace()
         wanted = self._wanted(tokens)
         with self._lock:
