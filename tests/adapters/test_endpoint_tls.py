@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from base64 import b64encode
@@ -144,6 +145,78 @@ def test_the_system_s_trust_store_is_the_default(
 
         assert isinstance(ask(endpoint), Granted)
     assert [event for event, _ in client.notices] == ["tls_files_reloaded"]
+
+
+@dataclass
+class Store:
+    """A trust store of the system's: a bundle and a directory."""
+
+    bundle: Path
+    directory: Path
+
+
+@pytest.fixture
+def system(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    """Give a client a system whose trust store holds nothing yet."""
+    store = Store(tmp_path / "store.pem", tmp_path / "certs")
+    store.directory.mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", str(store.bundle))
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{store.directory}")
+    client.network = Network()
+    return store
+
+
+@pytest.mark.parametrize("content", [b"", b"no PEM at all", None], ids=["empty", "garbage", "deleted"])
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "beside-a-directory"])
+def test_a_broken_trust_store_leaves_the_old_one_in_use(
+    client: Client, certificates: Certificates, system: Store, content: bytes | None, *, other: bool
+) -> None:
+    """F15: as a `ca_file`: what became unusable is reported once, and costs no refresh; a good one heals it."""
+    shutil.copy(certificates.old.file, system.bundle)
+    if other:
+        shutil.copy(certificates.new.file, system.directory / "0123abcd.0")
+    with Server(answering(BODY), certificates.server) as server:
+        endpoint = client.endpoint(server.url)
+        assert isinstance(ask(endpoint), Granted)
+        if content is None:
+            system.bundle.unlink()
+        else:
+            replace_file(content, system.bundle)
+
+        assert isinstance(ask(endpoint), Granted)
+        assert isinstance(ask(endpoint), Granted)
+        ((event, text),) = client.notices
+        replace_file(certificates.old.file, system.bundle)
+        assert isinstance(ask(endpoint), Granted)
+    assert event == "tls_files_refused"
+    assert text.startswith(f"the system's trust store cannot be used (no certificate authority in {system.bundle}: ")
+    assert client.notices[1][0] == "tls_files_reloaded"
+
+
+def test_a_trust_store_that_appears_is_used(client: Client, certificates: Certificates, system: Store) -> None:
+    """F14 F15: without any authority nothing is sent and the text says so; one that is installed is noticed."""
+    with Server(answering(BODY), certificates.server) as server:
+        endpoint = client.endpoint(server.url)
+        text = undelivered(ask(endpoint), Reason.BAD_INPUT)
+        assert "no certificate authority in" in text
+        assert "set ca_file" in text
+        shutil.copy(certificates.old.file, system.bundle)
+
+        assert isinstance(ask(endpoint), Granted)
+        assert len(server.requests) == 1
+
+
+def test_a_directory_alone_is_a_trust_store(client: Client, certificates: Certificates, system: Store) -> None:
+    """F14: certificates that OpenSSL finds by their hash need no bundle beside them, and may come and go."""
+    subject = subprocess.run(
+        ["openssl", "x509", "-noout", "-subject_hash", "-in", certificates.old.file],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    shutil.copy(certificates.old.file, system.directory / f"{subject}.0")
+    with Server(answering(BODY), certificates.server) as server:
+        assert isinstance(client.request(server.url), Granted)
+        shutil.copy(certificates.new.file, system.directory / "0123abcd.0")
+        assert isinstance(client.request(server.url), Granted)
 
 
 def test_speaking_tls_to_a_plain_port_is_a_tls_failure(client: Client) -> None:

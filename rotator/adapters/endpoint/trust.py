@@ -5,11 +5,14 @@ for each request (cases F7 to F11).
 """
 
 import errno
+import os
+import re
 import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rotator.core.model import Reason
 from rotator.ports import Problem
@@ -28,6 +31,8 @@ class TlsFiles:
     """None: the key is in the certificate's file."""
 
 
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.\d+")
+"""The names under which OpenSSL finds certificates in a directory."""
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -37,10 +42,13 @@ class Contexts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[TlsFiles, tuple[_Stamp, ssl.SSLContext]] = {}
+        self._had_bundle: set[TlsFiles] = set()
         self._refused: dict[TlsFiles, _Stamp] = {}
-        # SSL_CERT_FILE and SSL_CERT_DIR move the system's store, as for every OpenSSL program.
+        # SSL_CERT_FILE and SSL_CERT_DIR move the system's store, as for every OpenSSL program. It is watched where
+        # it would be, too: there it may appear.
         paths = ssl.get_default_verify_paths()
-        self._system = tuple(path for path in (paths.cafile, paths.capath) if path)
+        self._bundle = os.environ.get(paths.openssl_cafile_env, paths.openssl_cafile)
+        self._directories = os.environ.get(paths.openssl_capath_env, paths.openssl_capath).split(os.pathsep)
 
     def get(self, files: TlsFiles, notify: Notify) -> ssl.SSLContext | Problem:
         """Return the context for these files as they are now.
@@ -57,6 +65,8 @@ class Contexts:
             if known is not None and stamp in (known[0], self._refused.get(files)):
                 return known[1]
             made = _context(files)
+            if isinstance(made, ssl.SSLContext) and files.ca_file is None:
+                made = self._with_authorities(files, made)
             if isinstance(made, ssl.SSLContext):
                 self._known[files] = (stamp, made)
                 self._refused.pop(files, None)
@@ -72,8 +82,29 @@ class Contexts:
         return made
 
     def _stamp(self, files: TlsFiles) -> _Stamp:
-        trust = self._system if files.ca_file is None else (files.ca_file,)
+        trust = (self._bundle, *self._directories) if files.ca_file is None else (files.ca_file,)
         return tuple(_file_stamp(path) for path in (*trust, files.client_certificate, files.client_key) if path)
+
+    def _with_authorities(self, files: TlsFiles, made: ssl.SSLContext) -> ssl.SSLContext | Problem:
+        """Refuse a context of the system's store that trusts nobody: OpenSSL takes an empty store, or none, for one.
+
+        A bundle that held some and holds none now is broken, whatever else there is. It is counted at once, because
+        certificates found in a directory are added with use.
+        """
+        if made.cert_store_stats()["x509"]:
+            self._had_bundle.add(files)
+            return made
+        if files not in self._had_bundle and any(map(_holds_certificates, self._directories)):
+            return made
+        text = f"no certificate authority in {self._bundle}: install the system's, or set ca_file"
+        return Problem(Reason.BAD_INPUT, f"the system's trust store cannot be used ({text})")
+
+
+def _holds_certificates(directory: str) -> bool:
+    try:
+        return any(map(_HASHED.fullmatch, os.listdir(directory)))  # noqa: PTH208 - names are enough
+    except OSError:
+        return False
 
 
 def _file_stamp(path: str | Path) -> tuple[int, int, int] | None:
