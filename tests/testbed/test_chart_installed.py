@@ -226,6 +226,7 @@ def test_the_page_leads_to_a_release_that_passes_its_own_test(installed: Install
     (typed,) = re.findall(r"```sh\n(.*?)```", page.partition("## With Helm")[2], re.DOTALL)
     mine = f"shop-{installed.namespace.name}"  # all tests share the cluster
     typed = typed.replace("shop", mine).replace("sandbox-secret", planted("client-secret"))
+    typed = typed.replace("registry.example/rotator", "rotator")
     shutil.copytree(CHART, tmp_path / "deploy/helm/rotator")
     with Controllers(installed.namespace, installed.kubelet).running():
         done = installed.shell(f"cd {tmp_path}\n{typed}")
