@@ -181,9 +181,16 @@ def _output(place: Place, output: OutputTable) -> Iterator[Finding]:
         yield Finding((*place, "template"), "replaces format: remove one of the two")
     if output.path.endswith("/"):
         yield Finding((*place, "path"), "is a directory: add a file name, such as {name}")
+    yield from _mode((*place, "mode"), output)
+
+
+def _mode(place: Place, output: OutputTable) -> Iterator[Finding]:
+    if output.in_place and not output.mode & 0o200:
+        wider = f"{output.mode | 0o200:04o}"
+        yield Finding(place, f'keeps the owner from writing in place a second time: use "{wider}", or remove in_place')
     if output.mode & 0o007:
         text = 'lets every user of this machine at the token: "0640" and a group is safer'
-        yield Finding((*place, "mode"), text, fatal=False)
+        yield Finding(place, text, fatal=False)
 
 
 def _hook(place: Place, hook: HookTable) -> Iterator[Finding]:

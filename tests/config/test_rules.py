@@ -193,6 +193,10 @@ def test_unknown_and_misplaced_keys(errors: Found, text: str, error: str) -> Non
         ("outputs = { path = '/a' }", "outputs: must be a list: [ … ]"),
         ("outputs = [{ path = '/a/' }]", "outputs[0].path: is a directory: add a file name, such as {name}"),
         (
+            "outputs = [{ path = '/a', mode = '0440', in_place = true }]",
+            'outputs[0].mode: keeps the owner from writing in place a second time: use "0640", or remove in_place',
+        ),
+        (
             "outputs = [{ path = '/a', mode = '0200' }]",
             "outputs[0].mode: must let the owner read the file: 0400 or more",
         ),
