@@ -205,6 +205,11 @@ class Assembly:
             tokens = from_refresh_token(granted.refresh_token or "", plan.policy, asked_at)
         return self.rotator.intake.adopt(credential, tokens)
 
+    def tell_oddities(self) -> None:
+        """Tell what the store has found odd since this was last called, be it about what has just been read."""
+        while self.store.warnings:
+            self._notice("store_warning", self.store.warnings.pop(0))
+
     # -- end ---------------------------------------------------------------------------------------
 
     def abort_all(self) -> None:
@@ -217,6 +222,7 @@ class Assembly:
         self._sinks.close()
         if self.peers is not None:
             self.peers.close()
+        self.tell_oddities()
         self.store.close()
 
 

@@ -236,6 +236,7 @@ class Daemon:
 
     def _look_at(self, names: list[str]) -> None:
         self._tidings.tell()
+        self._assembly.tell_oddities()
         for name in names:
             credential = self._credentials.get(name)
             if credential is None or credential.busy:

@@ -80,7 +80,7 @@ class OpenStore(Store, Protocol):
     """A store as the process that opened it sees it."""
 
     warnings: list[str]
-    """What is odd about it, one line each; grows."""
+    """What is odd about it, one line each; grows. Whoever tells of it takes it out."""
 
     def fingerprint_key(self) -> bytes:
         """Return the key for fingerprints: the same over restarts."""

@@ -52,8 +52,9 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
         observers.add(metrics)
         observers.add(daemon)
         unheard = [systemd.problem] if systemd.problem else []
-        for text in (*map(str, config.warnings), *assembly.store.warnings, *unheard):
+        for text in (*map(str, config.warnings), *unheard):
             observers.notify(Notice("start_warning", text, level="warning"))
+        assembly.tell_oddities()
         yield daemon, assembly, metrics
 
 

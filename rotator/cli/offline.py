@@ -55,6 +55,8 @@ def _store(config: Config, *, looking: bool = False) -> Iterator[FileStore]:
         raise Stop(code_of(store.reason), store.text)
     with contextlib.closing(store):
         yield store
+        for text in store.warnings:
+            say(text)
 
 
 def named(config: Config, name: str | None) -> Mapping[str, CredentialConfig]:

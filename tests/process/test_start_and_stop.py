@@ -159,6 +159,7 @@ def test_a_stop_with_an_unsaved_pair_is_told_by_the_exit_status(life: Life) -> N
     with life.daemon() as daemon:
         begin_rotation(life, daemon)
         shutil.rmtree(life.state_directory)
+        life.state_directory.touch()  # else it would be made again
         life.server.sandbox.change()
         daemon.wait_until(lambda: daemon.shown()["unsaved"], "the save fails")
         daemon.wait_until(life.has_good_token, "the token is published all the same")
@@ -191,6 +192,25 @@ def test_an_unsaved_pair_is_saved_as_soon_as_that_is_possible(life: Life) -> Non
         assert life.on_disk()["tokens"]["generation"] == 2
         assert not (spill / "home.json").exists()
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("command", ["run", "run --once", "status"])
+def test_a_damaged_spill_is_told(life: Life, command: str) -> None:
+    """B25, G8: that a damaged spill was set aside is said where the state is read, which is after the start."""
+    life.server.sandbox.change(access_lifetime=3600)
+    spill = life.directory / "spill"
+    life.configure(daemon=f'spill_directory = "{spill}"')
+    life.put_pair(age=0)
+    spill.mkdir(mode=0o700)
+    (spill / "home.json").write_text("torn")
+    words = f"{spill}/home.json is damaged (it is no JSON, or only a part of it) and was kept as home.json.corrupt-1"
+    if command == "run":
+        with life.daemon() as daemon:
+            daemon.wait_until(lambda: words in daemon.log, "it is told")
+            assert [event["level"] for event in events(daemon, "store_warning")] == ["warning"]
+    else:
+        assert words in life.run(*command.split()).stderr
+    assert (spill / "home.json.corrupt-1").read_text() == "torn"
 
 
 def test_a_second_daemon_sends_nothing_and_names_the_first(life: Life) -> None:

@@ -27,12 +27,14 @@ _NO_SUCH_LOCK: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSUP, errn
 class OwnedDirectory:
     """An open directory of mode 0700, locked against every other process. `open` makes one."""
 
-    __slots__ = ("_fd", "_gid", "_lock_fd", "_renewing", "_uid", "path", "warnings")
+    __slots__ = ("_fd", "_gid", "_lock_fd", "_renewing", "_uid", "modeless", "path", "warnings")
 
     def __init__(self, path: Path, fd: int, lock_fd: int) -> None:
         """Take over an open, checked and locked directory."""
         self.path = path
         self.warnings: list[str] = []
+        self.modeless = False
+        """Whether it is known, and has been told, that the filesystem takes no modes."""
         self._fd = fd
         self._lock_fd = lock_fd
         self._renewing = threading.Lock()
@@ -83,6 +85,7 @@ class OwnedDirectory:
         except OSError as error:
             return atomic.problem_of(error, self.path / _PROBE, "write")
         if tolerated:
+            self.modeless = True
             name = errno.errorcode.get(tolerated.errno or 0)
             self.warnings.append(f"the filesystem of {self.path} takes no file modes ({name})")
         if mode & _OTHERS:

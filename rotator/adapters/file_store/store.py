@@ -41,7 +41,7 @@ class FileStore:
     def __init__(self, main: OwnedDirectory, spill: OwnedDirectory | None) -> None:
         """Take over the opened directories. Raises OSError if they cannot be read."""
         self.warnings: list[str] = [*main.warnings, *(spill.warnings if spill else ())]
-        """What is odd about the directories or their files, one line each; grows."""
+        """What is odd about the directories or their files; see `rotator.ports.OpenStore`."""
         self._main = main
         self._spill = spill
         self._known: dict[str, int] = {}
@@ -276,7 +276,8 @@ class FileStore:
         except OSError as error:
             return self._save_elsewhere(name, mark, payload, error)
         self._known[name] = mark
-        if tolerated and not self.warnings:
+        if tolerated and not self._main.modeless:
+            self._main.modeless = True
             self.warnings.append(atomic.problem_of(tolerated, self._main.path, "set modes in").text)
         self._damaged.pop(name, None)
         with contextlib.suppress(OSError):  # it went with the directory, and is only for people to compare
