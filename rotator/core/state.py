@@ -303,7 +303,8 @@ def judged(
         verdict = judge(state.tokens, state.unjudged, policy, asked_scope, served_at, repeated=state.repeated)
         verdict_tokens, oddities = verdict.tokens, verdict.oddities
     same_refresh = state.tokens.refresh_obtained_at < state.last_success_at
-    if policy.rotation_required and grant is Grant.REFRESH_TOKEN and same_refresh:
+    taken_back = any(one.refresh_token == state.tokens.refresh_token for one in state.earlier)  # in a grace window
+    if policy.rotation_required and grant is Grant.REFRESH_TOKEN and (same_refresh or taken_back):
         oddities = (*oddities, Oddity.ROTATION_MISSING)
     recent = state.recent
     if on_schedule:

@@ -188,6 +188,17 @@ def test_a_missing_rotation_is_flagged_at_once(fields: dict[str, object]) -> Non
     assert [kept.refresh_token for kept in state.earlier] == [planted("seed")]
 
 
+def test_an_earlier_refresh_token_handed_back_is_no_rotation() -> None:
+    """A28: a server in its grace window hands back the token before the one that was sent; both are kept."""
+    state, _ = after(seeded(), answer(1, refresh_token=planted("one")), NOW)
+    state, _ = after(state, answer(2, refresh_token=planted("two")), NOW + 3600)
+    state, oddities = after(state, answer(3, refresh_token=planted("one")), NOW + 7200)
+
+    assert oddities == (Oddity.ROTATION_MISSING,)
+    assert refresh_token(state) == planted("one")
+    assert planted("two") in [kept.refresh_token for kept in state.earlier]
+
+
 @pytest.mark.parametrize("fields", [{}, {"refresh_token": planted("seed")}])
 def test_a_missing_rotation_of_a_seed_is_flagged_at_once(fields: dict[str, object]) -> None:
     """A27: the very first answer counts too: a consumed seed looks healthy until the next refresh."""
