@@ -20,7 +20,7 @@ from rotator.adapters.file_sink import FileSink
 from rotator.config import Config, CredentialConfig, SecretConfig, Source, SourceKind
 from rotator.core.grant import password_request
 from rotator.core.login import parse_pair
-from rotator.core.model import Fingerprinter, Grant, Granted, Reason
+from rotator.core.model import Fingerprinter, Grant, Granted, Oddity, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.state import from_answer, from_refresh_token
 from rotator.credential import Credential, Plan
@@ -199,11 +199,12 @@ class Assembly:
 
     def _adopt(self, credential: Credential, granted: Granted, asked_at: float) -> Problem | None:
         plan = credential.plan
+        oddities: tuple[Oddity, ...] = ()
         if granted.access_token:
-            tokens, _ = from_answer(granted, plan.policy, plan.scope, asked_at)
+            tokens, oddities = from_answer(granted, plan.policy, plan.scope, asked_at)
         else:
             tokens = from_refresh_token(granted.refresh_token or "", plan.policy, asked_at)
-        return self.rotator.intake.adopt(credential, tokens)
+        return self.rotator.intake.adopt(credential, tokens, oddities=oddities)
 
     def tell_oddities(self) -> None:
         """Tell what the store has found odd since this was last called, be it about what has just been read."""

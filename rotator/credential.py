@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rotator.core.model import Fingerprinter, Grant, RotationPolicy
+from rotator.core.model import Fingerprinter, Grant, Oddity, RotationPolicy
 from rotator.core.schedule import SinkRef, spread_of
 from rotator.core.standing import CredentialView, Standing, view
 from rotator.core.state import CredentialState
@@ -58,6 +58,7 @@ class Credential:
         "leaving",
         "lock",
         "name",
+        "oddities",
         "plan",
         "problem",
         "save_problem",
@@ -92,6 +93,8 @@ class Credential:
         self.unsaved = False
         self.durable_generation = 0
         self.seen_stamp: object = UNSEEN
+        self.oddities: tuple[Oddity, ...] = ()
+        """What was odd in its answers and has been told."""
         self.asked = False
         self.waiters: tuple[Future[CredentialView], ...] = ()
         self.served: tuple[Future[CredentialView], ...] = ()

@@ -7,9 +7,10 @@ from typing import Final
 
 from rotator.core import state as transitions
 from rotator.core.login import parse_pair
-from rotator.core.model import Fingerprinter, Reason, TokenSet
+from rotator.core.model import Fingerprinter, Oddity, Reason, TokenSet
 from rotator.core.schedule import spread_of
 from rotator.core.state import CredentialState, Status
+from rotator.core.words import ODDITIES
 from rotator.credential import UNSEEN, Credential
 from rotator.ports import Clock, Notice, Observer, Problem, StatusChanged, Store
 from rotator.save import Saver
@@ -45,7 +46,10 @@ class Intake:
             opened = transitions.opened(state, plan.policy, now, spread_of(credential.name, state.generation))
             # What an output holds is looked at, not remembered: after a boot the files in /run are gone.
             opened = transitions.with_sinks(opened, tuple(sink.name for sink in plan.sink_refs if sink.is_hook))
-            credential.state, _ = transitions.judged(opened, plan.policy, plan.grant, plan.scope, on_schedule=False)
+            credential.state, oddities = transitions.judged(
+                opened, plan.policy, plan.grant, plan.scope, on_schedule=False
+            )
+        self.tell_oddities(credential, oddities)
         if opened.clock_suspect:
             self._observer.notify(Notice("clock_suspect", CLOCK_SUSPECT, credential.name, "warning"))
         if state.refresh_started_at is not None:
@@ -65,7 +69,18 @@ class Intake:
             return None
         return replace(problem, text=f"nobody can log in yet: {problem.text}")
 
-    def adopt(self, credential: Credential, tokens: TokenSet, seed_fingerprint: str | None = None) -> Problem | None:
+    def tell_oddities(self, credential: Credential, oddities: tuple[Oddity, ...]) -> None:
+        """Warn of what had to be tolerated in an answer: once, however often it comes (cases A1, A4, A19)."""
+        new = tuple(oddity for oddity in oddities if oddity not in credential.oddities)
+        credential.oddities = (*credential.oddities, *new)
+        for oddity in new:
+            if text := ODDITIES.get(oddity):
+                self._observer.notify(Notice("odd_answer", text, credential.name, "warning", {"oddity": oddity}))
+
+    def adopt(
+        self, credential: Credential, tokens: TokenSet, seed_fingerprint: str | None = None,
+        oddities: tuple[Oddity, ...] = (),
+    ) -> Problem | None:  # fmt: skip
         """Take over the tokens of a login or a seed; a Problem: refused, or in memory only so far."""
         if (closed := self.closed(credential)) is not None:
             return closed
@@ -79,6 +94,7 @@ class Intake:
         self._observer.notify(
             Notice("tokens_adopted", f"generation {adopted.generation} comes from a login", credential.name)
         )
+        self.tell_oddities(credential, oddities)
         if state.status != adopted.status:
             self._observer.notify(StatusChanged(credential.name, state.status, adopted.status, "a login heals it"))
         return (

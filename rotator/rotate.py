@@ -266,6 +266,7 @@ class Rotator:
                 failed = self._after_failure(credential, current, answer)
                 self._saver.save(credential, transitions.asked_as(failed, asked_as))
         self._tell(credential, reserved, answer, seconds, oddities, why, late=late)
+        self.intake.tell_oddities(credential, oddities)
         return True
 
     def _form(

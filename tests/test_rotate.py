@@ -18,6 +18,7 @@ from rotator.core.model import (
     Grant,
     Granted,
     Halt,
+    Oddity,
     Reason,
     Refused,
     RotationPolicy,
@@ -298,6 +299,17 @@ def test_nobody_publishes_a_lifetime_that_is_only_assumed() -> None:
     for thread in others:
         thread.join(DEADLINE)
     assert [tokens.expires_at for tokens in line.sinks["file"].published[1:]] == [AT + DUE + 60]
+
+
+def test_an_odd_answer_is_told_once() -> None:
+    """A1 A4 A19: what had to be tolerated is a warning when it first comes, and none at the refreshes that follow."""
+    line = at_due(granted(2, "3600"), granted(3, "3600"), granted(4, None))
+    for _ in range(3):
+        line.step(DUE)
+    told = [(event.event, event.level, event.fields) for event in line.observer.of(Notice)]
+    assert told == [
+        ("odd_answer", "warning", {"oddity": oddity}) for oddity in (Oddity.EXPIRES_IN_TEXT, Oddity.EXPIRES_IN_MISSING)
+    ]
 
 
 # -- failures of the server ------------------------------------------------------------------------

@@ -67,6 +67,7 @@ _JSON: Final = json.JSONDecoder(
     parse_int=lambda digits: float(digits) if len(digits) > 18 else int(digits)  # noqa: PLR2004
 )
 _LONGEST_LIFE: Final = 100 * 365 * DAY  # beyond it no calendar goes; as in the configuration
+_ROUNDING: Final = 5.0  # seconds by which two spellings of one lifetime differ
 _JUST_MADE: Final = 120.0  # seconds: two clocks of one server may differ
 _TEXT_LIMIT: Final = 200
 _MIN_SECRET: Final = 4
@@ -289,8 +290,9 @@ def judge(
     unstated = Oddity.EXPIRES_IN_MISSING in oddities or Oddity.EXPIRES_IN_ODD in oddities
     jwt_lifetime = _jwt_lifetime(tokens.access_token, tokens.obtained_at, served_at)
     if jwt_lifetime is not None and jwt_lifetime < lifetime:
+        if lifetime - jwt_lifetime > _ROUNDING:
+            oddities.append(Oddity.JWT_EXPIRES_EARLIER)
         lifetime = jwt_lifetime
-        oddities.append(Oddity.JWT_EXPIRES_EARLIER)
     left = tokens.expires_at - tokens.obtained_at
     # Handed out beyond an end that was only assumed: then it lives longer than that.
     if repeated and (jwt_lifetime is not None or (unstated and left > 0)):

@@ -6,6 +6,7 @@ A view is taken as a mapping, because the command line gets it as JSON from the 
 from collections.abc import Mapping
 from typing import Any, Final
 
+from rotator.core.model import Oddity
 from rotator.core.standing import span
 
 View = Mapping[str, Any]
@@ -27,6 +28,20 @@ _CURES: Final = {
     "unauthorized_client": "have the server's operator allow this grant to the client",
     "invalid_scope": "correct scope, then: rotator reload",
 }
+
+ODDITIES: Final = {
+    Oddity.EXPIRES_IN_TEXT: "expires_in is text instead of a number; it is read as one",
+    Oddity.EXPIRES_IN_MISSING: "expires_in is missing; assumed_lifetime counts: set it to what the server grants",
+    Oddity.EXPIRES_IN_ODD: "expires_in is no number; assumed_lifetime counts: set it to what the server grants",
+    Oddity.EXPIRES_IN_CLAMPED: "expires_in is longer than max_lifetime, which counts: raise that if it is true",
+    Oddity.JWT_EXPIRES_EARLIER: "the access token ends before expires_in says; its own end counts",
+    Oddity.SCOPE_SHAPE: "scope is neither text nor an array of texts; what can be read of it counts",
+    Oddity.SCOPE_CHANGED: "the granted scope is not the one asked for: correct scope, or have the operator allow it",
+    Oddity.ID_TOKEN_ODD: "id_token is no text; it is left out",
+    Oddity.FORM_ENCODED: "the answer is a form instead of JSON; it is read as one",
+    Oddity.ACCESS_TOKEN_MISSING: "the answer holds no access token; the one before it stays",
+}
+"""What had to be tolerated in an answer. A missing rotation is told at each refresh."""
 
 
 def is_fresh(view: View, now: float) -> bool:

@@ -36,6 +36,16 @@ def test_login_gets_saves_and_publishes_the_first_tokens(rotator: Place, server:
             assert PASSWORD.encode() not in path.read_bytes()
 
 
+def test_a_login_tells_what_was_odd_about_its_answer(rotator: Place, server: SandboxServer) -> None:
+    """A4: whoever logs in is the first to hear that the server names no lifetime."""
+    server.sandbox.change(odd="expires_in_missing")
+    run = rotator.login()
+    assert run.code == 0
+    assert run.err == (
+        "rotator: home: expires_in is missing; assumed_lifetime counts: set it to what the server grants\n"
+    )
+
+
 def test_a_later_login_goes_on_from_the_saved_generation(rotator: Place) -> None:
     """Logging in again replaces the tokens; nothing earlier is lost."""
     rotator.login()
