@@ -57,6 +57,7 @@ class Sinks:
             symlink=output.symlink,
             in_place=output.in_place,
             in_pod="KUBERNETES_SERVICE_HOST" in self._environ,
+            notice=self._notice,
             clock=self._clock,
         )
 

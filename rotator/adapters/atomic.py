@@ -56,7 +56,7 @@ def write(
         try:
             # On the descriptor and before the rename: never on a name that somebody swapped for a
             # link (case G17), and no reader meets a file that it may not read (case G14).
-            tolerated = _dress(fd, mode, uid, gid, lenient=lenient)
+            tolerated = dress(fd, mode, uid, gid, lenient=lenient)
             written = os.write(fd, payload)
             while written < len(payload):  # a nearly full disk takes a part, then says ENOSPC
                 written += os.write(fd, payload[written:])
@@ -79,8 +79,8 @@ def write(
     return tolerated
 
 
-def _dress(fd: int, mode: int, uid: int | None, gid: int | None, *, lenient: bool) -> OSError | None:
-    """Set owner, then mode: a change of owner may clear bits of the mode."""
+def dress(fd: int, mode: int, uid: int | None, gid: int | None, *, lenient: bool) -> OSError | None:
+    """Set owner, then mode: a change of owner may clear bits of the mode. Raises OSError; `lenient` as `write`."""
     try:
         if uid is not None or gid is not None:
             os.fchown(fd, -1 if uid is None else uid, -1 if gid is None else gid)

@@ -37,11 +37,13 @@ class FileSink:
         "_in_pod",
         "_mode",
         "_newline",
+        "_notice",
         "_owner",
         "_path",
         "_signature",
         "_symlink",
         "_template",
+        "_told",
         "_uid",
         "name",
     )
@@ -61,8 +63,11 @@ class FileSink:
         symlink: Literal["follow", "refuse"] = "follow",
         in_place: bool = False,
         in_pod: bool = False,
+        notice: Callable[[str, str], object] | None = None,
     ) -> None:
         """Take the settings; nothing is touched before the first `publish`.
+
+        `notice` hears once, an event's name and a line, if the filesystem does not let us set the mode.
 
         `in_pod`: this is a pod of Kubernetes, which makes its volumes open to all, for nobody else sees them.
 
@@ -83,6 +88,8 @@ class FileSink:
         self._in_place = in_place
         self._in_pod = in_pod
         self._signature: int | None = None
+        self._notice = notice
+        self._told = False
 
     @property
     def directory(self) -> Path:
@@ -149,7 +156,9 @@ class FileSink:
             if self._signature is None and self._is_there(payload, name, directory_fd):
                 return None
             put = self._overwrite if self._in_place else self._replace
-            put(payload, name, directory_fd)
+            tolerated = put(payload, name, directory_fd)
+            if tolerated is not None:
+                self._tell(tolerated, os.stat(name, dir_fd=directory_fd).st_mode)
         finally:
             os.close(directory_fd)
         return None
@@ -162,36 +171,44 @@ class FileSink:
             return False
         try:
             now = os.fstat(fd)
-            return (
-                stat.S_ISREG(now.st_mode)
-                and stat.S_IMODE(now.st_mode) == self._mode
-                and self._uid in (None, now.st_uid)
-                and self._gid in (None, now.st_gid)
-                and os.read(fd, len(payload) + 1) == payload
-            )
+            return stat.S_ISREG(now.st_mode) and self._is_dressed(now) and os.read(fd, len(payload) + 1) == payload
         except OSError:
             return False
         finally:
             os.close(fd)
 
-    def _replace(self, payload: bytes, name: str, directory_fd: int) -> None:
-        atomic.write(
+    def _is_dressed(self, found: os.stat_result) -> bool:
+        owned = self._uid in (None, found.st_uid) and self._gid in (None, found.st_gid)
+        return owned and stat.S_IMODE(found.st_mode) == self._mode
+
+    def _tell(self, error: OSError, mode: int) -> None:
+        """Say once that the file has another mode than it should (case G20): its readers may be shut out."""
+        if self._told or self._notice is None or stat.S_IMODE(mode) == self._mode:
+            return
+        self._told = True
+        why = errno.errorcode.get(error.errno or 0, "unknown error")
+        text = (
+            f"{atomic.shown(self._path)} has mode {stat.S_IMODE(mode):04o}, not {self._mode:04o}, which may not be set"
+            f" there ({why}): mount that filesystem with the mode that is wanted, or use another one"
+        )
+        self._notice("output_mode", text)
+
+    def _replace(self, payload: bytes, name: str, directory_fd: int) -> OSError | None:
+        return atomic.write(
             name, payload, mode=self._mode, uid=self._uid, gid=self._gid,
             durable=False, directory_fd=directory_fd, lenient=self._uid is None and self._gid is None,
         )  # fmt: skip
 
-    def _overwrite(self, payload: bytes, name: str, directory_fd: int) -> None:
+    def _overwrite(self, payload: bytes, name: str, directory_fd: int) -> OSError | None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=directory_fd)
         try:
-            # Before a token is in it: the file may have been made by somebody else, open to all.
-            if self._uid is not None or self._gid is not None:
-                os.fchown(
-                    fd,
-                    -1 if self._uid is None else self._uid,
-                    -1 if self._gid is None else self._gid,
-                )
-            os.fchmod(fd, self._mode)
+            found, tolerated = os.fstat(fd), None
+            # Before a token is in it: the file may have been made by somebody else, open to all. One that is as it
+            # should be is left so, for only its owner may set a mode; one that is closed to some is borne.
+            if not self._is_dressed(found):
+                lenient = self._uid is None and self._gid is None and not stat.S_IMODE(found.st_mode) & ~self._mode
+                tolerated = atomic.dress(fd, self._mode, self._uid, self._gid, lenient=lenient)
             written = 0
             while written < len(payload):
                 written += os.pwrite(fd, payload[written:], written)
@@ -199,6 +216,7 @@ class FileSink:
             os.fsync(fd)
         finally:
             os.close(fd)
+        return tolerated
 
     def _problem(self, error: OSError) -> Problem:
         problem = atomic.problem_of(error, self._path, "write", itself=self._in_place)

@@ -125,12 +125,19 @@ print(sink.publish(token_set(1)).text)
 
 
 def test_a_filesystem_without_modes_is_written(path: Path) -> None:
-    """G20: where chmod fails, the output is written all the same."""
+    """G20: where chmod fails, the output is written all the same, and one line tells if its mode is not as wanted."""
     needs("strace")
-    code = 'print(FileSink("out", sys.argv[1], clock=FixedClock()).publish(token_set(1)))'
+    code = """
+for mode in (0o640, 0o600):
+    sink = FileSink("out", sys.argv[1], clock=FixedClock(), mode=mode, notice=print)
+    for generation in (1, 2):
+        print(sink.publish(token_set(generation)))
+"""
     options = ["-f", "-qq", "-o", path.with_name("trace"), "-e", "inject=fchmod:error=EPERM"]
-    assert run("strace", *options, *command(code, path)) == "None\n"
-    assert path.exists()
+    told, *published = run("strace", *options, *command(code, path)).splitlines()
+    assert f"output_mode {path} has mode 0600, not 0640, which may not be set there (EPERM): mount" in told
+    assert published == ["None"] * 4
+    assert path.read_text().endswith("access-2")
 
 
 def test_modes_are_never_set_by_name(path: Path) -> None:
@@ -294,6 +301,26 @@ print(sink.publish(token_set(1)))
     names = [line.split()[1].partition("(")[0] for line in lines[first : first + 3]]
     assert names == ["openat", "pwrite64", "ftruncate"]
     assert "O_TRUNC" not in lines[first]
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome"), [(0o640, "None"), (0o600, "output_mode"), (0o644, "permission"), (0o660, "permission")]
+)
+def test_a_file_of_somebody_elses_is_written_in_place(path: Path, mode: int, outcome: str) -> None:
+    """G20: its mode cannot be set: as wanted it will do, narrower it is told of, and wider it gets no token."""
+    needs("strace")
+    path.write_text("old")
+    path.chmod(mode)
+    code = """
+sink = FileSink("out", sys.argv[1], clock=FixedClock(), in_place=True, mode=0o640, notice=lambda event, _: print(event))
+problem = sink.publish(token_set(1))
+print(problem and problem.reason)
+"""
+    options = ["-f", "-qq", "-o", path.with_name("trace"), "-e", "inject=fchmod:error=EPERM"]
+    output = run("strace", *options, *command(code, path)).splitlines()
+    assert output[0] == outcome
+    assert path.read_text() == "old" if outcome == "permission" else path.read_text().endswith("access-1")
+    assert mode_of(path) == mode
 
 
 def test_a_full_disk_leaves_the_old_token(path: Path) -> None:
