@@ -29,14 +29,21 @@ def files_in(directory: Path) -> dict[str, bytes]:
 
 
 def test_installing_again_changes_nothing_but_what_is_new(tmp_path: Path) -> None:
-    """The same files, configuration as it was edited, and nothing left that only an earlier version had."""
+    """The same files, configuration as it was edited, and nothing left that only an earlier version had.
+
+    What is to be typed or copied names the command where it is; the Kubernetes client is there if it is asked for.
+    """
     needs("git checkout", "Debian's Python", "package index")
     tree = check_out(tmp_path / "tree")
     root = tmp_path / "root"
-    settings = (f"DESTDIR={root}", "PREFIX=/opt/tools", f"PYTHON={DEBIAN_PYTHON}")
+    settings = (f"DESTDIR={root}", "PREFIX=/opt/tools", f"PYTHON={DEBIAN_PYTHON}", "KUBERNETES=1")
     make(tree, "install", *settings)
     first = files_in(root)
     assert b"\nExecStart=/opt/tools/bin/rotator run\n" in first["opt/tools/lib/systemd/system/rotator.service"]
+    documents = {name: text for name, text in first.items() if name.startswith("opt/tools/share/doc/rotator/")}
+    assert b"ExecStartPre=+/opt/tools/bin/rotator wait " in b"".join(documents.values())
+    assert [name for name, text in documents.items() if b"/usr/bin/rotator" in text] == []
+    assert [name for name in first if name.endswith("/site-packages/lightkube/__init__.py")]
     assert [name for name, content in first.items() if str(tmp_path).encode() in content] == []
     (root / "etc/rotator/rotator.toml").write_text("# edited\n")
     (root / "opt/tools/bin/former").touch()
