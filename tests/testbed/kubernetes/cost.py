@@ -29,8 +29,10 @@ from tests.testbed.kubernetes.release import PREFIX, Release, Replica, role
 from tests.testbed.kubernetes.servers import run_servers
 
 ROTATIONS: Final = 10
+HANDED_OVER: Final = 20
 _COUNTED: Final = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _FLEET_SECONDS: Final = 300.0
+_SETTLED_SECONDS: Final = 10.0
 
 
 def requests(cluster: Cluster) -> Counter[str]:
@@ -92,6 +94,33 @@ def _rotations(cluster: Cluster, release: Release) -> Counter[str]:
     return Counter({what: n for what, n in counted.items() if what.endswith(" secrets") and "WATCH" not in what})
 
 
+def change_of_hands(directory: Path, cluster: Cluster, sandbox: Sandbox, url: str) -> None:
+    """Measure what it costs that another replica takes over fresh credentials, published to files or to Secrets."""
+    names = [f"c{one}" for one in range(HANDED_OVER)]
+    for secret in ("", "{name}-token"):
+        release = Release(directory / f"change{len(secret)}", cluster.namespace(), url, names, secret=secret)
+        with release.running(2):
+            for name in names:
+                release.adopt(name, json.dumps(sandbox.issue(name)))
+            counted = _handed_over(cluster, release)
+        what = ", a Secret each as output" if secret else ""
+        say(f"{HANDED_OVER} credentials change hands{what}", told(counted, 1))
+
+
+def _handed_over(cluster: Cluster, release: Release) -> Counter[str]:
+    """Return what is asked about Secrets while the owner stops and another takes over; the watches apart."""
+    wait_until(lambda: all(one.token(name) for one in release.replicas for name in release.names), "outputs")
+    time.sleep(_SETTLED_SECONDS)
+    owner = release.owner(release.names[0])
+
+    def hand_over() -> None:
+        owner.stop()
+        time.sleep(_SETTLED_SECONDS)
+
+    counted = during(cluster, hand_over)
+    return Counter({what: n for what, n in counted.items() if what.endswith(" secrets") and "WATCH" not in what})
+
+
 def large(directory: Path, cluster: Cluster, url: str, number: int, idle_seconds: float) -> None:
     """Measure two replicas that share a fleet, whose tokens are fresh."""
     names = [f"c{one}" for one in range(number)]
@@ -129,6 +158,7 @@ def main() -> int:
         directory = Path(temporary)
         with run_servers(directory / "cluster") as servers:
             small(directory, servers.cluster, sandbox, server.url, options.idle)
+            change_of_hands(directory, servers.cluster, sandbox, server.url)
             if options.fleet:
                 large(directory, servers.cluster, server.url, options.fleet, options.idle)
     return 0
