@@ -32,7 +32,7 @@ from rotator.ports import Desk, Problem
 SOCKET_MODE: Final = 0o660
 _BODY_LIMIT: Final = 64 * 1024
 _LONGEST_WAIT: Final = 0.8
-_TICKETS: Final = 1000
+_MOST_UNDER_WAY: Final = 1000
 _TICKET_KEPT: Final = 60.0
 _CHUNK: Final = 200
 _GUESS_AMONG: Final = 1000
@@ -84,6 +84,7 @@ class _Counter:
         self._desk = desk
         self._version = version
         self._tickets: dict[str, asyncio.Task[Result]] = {}
+        self._under_way = 0
 
     async def status(self, _: Request) -> Response:
         """Show every credential. Sent piece by piece: 100,000 of them hold nobody else up."""
@@ -152,16 +153,18 @@ class _Counter:
         return await _wait_for(ticket, task, request)
 
     async def _begin(self, work: Coroutine[Any, Any, Result], request: Request) -> Response:
-        if len(self._tickets) >= _TICKETS:
+        if self._under_way >= _MOST_UNDER_WAY:
             work.close()
-            text = f"{_TICKETS} requests are under way; try again in a minute"
+            text = f"{_MOST_UNDER_WAY} requests are under way; try again in a minute"
             raise BadRequestError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", text)
         ticket, task = secrets.token_hex(8), asyncio.ensure_future(work)
         self._tickets[ticket] = task
-        task.add_done_callback(lambda _: self._forget_later(ticket))
+        self._under_way += 1
+        task.add_done_callback(lambda _: self._is_done(ticket))
         return await _wait_for(ticket, task, request)
 
-    def _forget_later(self, ticket: str) -> None:
+    def _is_done(self, ticket: str) -> None:
+        self._under_way -= 1
         asyncio.get_running_loop().call_later(_TICKET_KEPT, self._tickets.pop, ticket, None)
 
     def _find(self, request: Request) -> CredentialView:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -293,6 +294,12 @@ def test_many_rotations_run_side_by_side(desk: HeldDesk, client: ControlClient) 
     assert [path for path, _ in answers] == paths
     assert all(isinstance(answer, dict) for _, answer in answers)
     assert sorted(name for _, name in desk.asked) == sorted(desk.credentials)
+
+
+def test_a_large_fleet_is_rotated_in_one_go(desk: HeldDesk, client: ControlClient) -> None:
+    """`rotate --all` of more credentials than may be under way at once: what is done leaves its place."""
+    answers = client.post_all(itertools.repeat("/v1/rotate/web", 1010))
+    assert [path for path, answer in answers if isinstance(answer, ControlProblem)] == []
 
 
 def test_an_unknown_ticket_is_no_puzzle(client: ControlClient) -> None:
