@@ -112,6 +112,11 @@ class Credential:
         return self.busy or self.errands > 0 or self.unsaved  # in this order: who is done has set `unsaved` before
 
     @property
+    def only_in_memory(self) -> bool:
+        """Whether the newest token set is durable nowhere: it ends with the process."""
+        return self.unsaved and self.durable_generation < (self.state.generation if self.state else 0)
+
+    @property
     def spread(self) -> float:
         """Return this generation's share of the jitter, in [0, 1)."""
         return spread_of(self.name, self.state.generation if self.state else 0)
@@ -134,7 +139,7 @@ class Credential:
             self.plan.grant,
             self.plan.sink_refs,
             now,
-            unsaved=self.unsaved and self.durable_generation < (state.generation if state else 0),
+            unsaved=self.only_in_memory,
             fingerprints=(fingerprint(access), fingerprint(refresh)),
         )
         if self.problem is not None:

@@ -160,10 +160,13 @@ class Daemon:
         await asyncio.to_thread(self._helpers.shutdown, cancel_futures=True)
         await asyncio.to_thread(self._workers.shutdown_hooks)
         everybody = (*self._credentials.values(), *self._leaving.values())
-        unsaved = [c.name for c in everybody if not self._rotator.save_unsaved(c)]
-        if unsaved:
+        for credential in everybody:
+            if credential.unsaved or not credential.leaving:  # the state of one that has gone may be removed
+                self._rotator.save_unsaved(credential)
+        lost = [credential.name for credential in everybody if credential.only_in_memory]
+        if lost:
             self._exit = Exit.UNSAVED
-            text = f"the newest tokens of {', '.join(unsaved[:5])} could not be saved and end with this process"
+            text = f"the newest tokens of {', '.join(lost[:5])} could not be saved and end with this process"
             self._notify(Notice("stopped_unsaved", text, level="critical"))
         for credential in everybody:
             for waiter in (*credential.served, *credential.waiters):

@@ -90,7 +90,7 @@ class Intake:
             adopted = transitions.adopted(state, tokens, seed_fingerprint, self._clock.now(), keep)
             credential.problem = None
             self._saver.save(credential, adopted, holds_new_pair=True)
-            unsaved = credential.unsaved
+            unsaved = credential.only_in_memory
         self._observer.notify(
             Notice("tokens_adopted", f"generation {adopted.generation} comes from a login", credential.name)
         )

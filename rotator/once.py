@@ -40,8 +40,10 @@ def run_once(credentials: Sequence[Credential], assembly: Assembly, side_by_side
     """
     with ThreadPoolExecutor(side_by_side) as pool:
         results = list(pool.map(lambda credential: _step_patiently(credential, assembly), credentials))
-    unsaved = [credential for credential in credentials if not assembly.rotator.save_unsaved(credential)]
-    return Exit.UNSAVED if unsaved else max(results, default=Exit.DONE)
+    for credential in credentials:
+        assembly.rotator.save_unsaved(credential)
+    lost = any(credential.only_in_memory for credential in credentials)
+    return Exit.UNSAVED if lost else max(results, default=Exit.DONE)
 
 
 def _step_patiently(credential: Credential, assembly: Assembly) -> Exit:

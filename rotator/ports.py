@@ -23,6 +23,8 @@ class Problem:
     """One line: the file or server, what is wrong, the cure. Never a secret."""
     retry_after: float | None = None
     """Seconds to wait before the next try, if somebody said so or an earlier one makes no sense."""
+    kept: bool = False
+    """What could not be saved in its place is durable in another, where the next start finds it."""
 
 
 @dataclass(frozen=True, slots=True)

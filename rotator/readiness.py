@@ -55,7 +55,7 @@ def in_one_line(credentials: Collection[Credential], now: float) -> tuple[str, s
             logins.append(credential.name)
         elif standing not in _IN_ORDER or credential.save_problem is not None:
             failing.append(credential.name)
-        if credential.unsaved:
+        if credential.only_in_memory:
             unsaved.append(credential.name)
         state, plan = credential.state, credential.plan
         # Never due later than its refresh: of a large fleet, few need be asked for that.

@@ -92,7 +92,7 @@ class Rotator:
 
     def _see_off(self, credential: Credential) -> Wait:
         """Save what only memory holds of a credential that was taken out of the configuration; answer who waits."""
-        saved = self.save_unsaved(credential)
+        saved = not credential.unsaved or self.save_unsaved(credential)
         credential.asked = False
         self._answer_waiters(credential)
         return Wait(_NEVER, "removed") if saved else Wait(self._clock.now() + SAVE_RETRY, Reason.SAVE_FAILED)

@@ -40,13 +40,13 @@ class Saver:
         seconds = time.monotonic() - started
         bug = None if problem == credential.save_problem else bug  # once, not each second
         credential.save_problem = problem
-        if problem is None:
-            credential.unsaved = False
+        kept = problem is None or problem.kept
+        if kept:
             credential.durable_generation = stamped.generation
         if problem is None or not reserving:
             credential.state = stamped
             credential.unsaved = problem is not None
-        at_stake = holds_new_pair or credential.durable_generation < stamped.generation
+        at_stake = not kept and (holds_new_pair or credential.durable_generation < stamped.generation)
         if bug is not None and problem is not None:
             self._observer.notify(Notice("bug", problem.text, credential.name, "critical", {"exception": bug}))
         self._tell(SaveFinished(credential.name, problem, seconds, at_stake))

@@ -1,7 +1,6 @@
 """How the daemon starts and how it ends: one owner, no request wasted, nothing lost."""
 
 import json
-import shutil
 import signal
 import socket
 import time
@@ -15,6 +14,7 @@ from rotator.core.model import Fingerprinter
 from rotator.ports import Problem
 from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
 from tests.process.rig import DaemonProcess, wait_until
+from tests.secrets_scan import planted
 
 
 def test_memory_and_disk_hold_the_same_tokens_after_each_cycle(life: Life) -> None:
@@ -151,6 +151,14 @@ def _at(daemon: DaemonProcess, name: str) -> float:
     return datetime.fromisoformat(event["time"]).timestamp()
 
 
+def _block(life: Life) -> Path:
+    """Let no save of the state succeed until the directory that is returned is removed: no rename replaces it."""
+    state = life.state_directory / "home.json"
+    state.unlink()
+    state.mkdir()
+    return state
+
+
 def test_a_stop_with_an_unsaved_pair_is_told_by_the_exit_status(life: Life) -> None:
     """B24: a pair that only memory holds is the loudest alert, is published all the same, and ends with status 74."""
     life.server.sandbox.change(access_lifetime=3600)
@@ -158,8 +166,7 @@ def test_a_stop_with_an_unsaved_pair_is_told_by_the_exit_status(life: Life) -> N
     life.put_pair(age=0)
     with life.daemon() as daemon:
         begin_rotation(life, daemon)
-        shutil.rmtree(life.state_directory)
-        life.state_directory.touch()  # else it would be made again
+        _block(life)
         life.server.sandbox.change()
         daemon.wait_until(lambda: daemon.shown()["unsaved"], "the save fails")
         daemon.wait_until(life.has_good_token, "the token is published all the same")
@@ -177,20 +184,15 @@ def test_an_unsaved_pair_is_saved_as_soon_as_that_is_possible(life: Life) -> Non
     """B24: the save is tried again each second; then the stop is an ordinary one."""
     life.server.sandbox.change(access_lifetime=3600)
     life.server.sandbox.script(["hang"])
-    spill = life.directory / "spill"
-    life.configure(daemon=f'spill_directory = "{spill}"')
     life.put_pair(age=0)
     with life.daemon() as daemon:
         begin_rotation(life, daemon)
-        (life.state_directory / "home.json").unlink()
-        (life.state_directory / "home.json").mkdir()  # no rename can replace it
+        block = _block(life)
         life.server.sandbox.change()
         daemon.wait_until(lambda: daemon.shown()["unsaved"], "the save fails")
-        assert json.loads((spill / "home.json").read_text())["state"]["tokens"]["generation"] == 2
-        (life.state_directory / "home.json").rmdir()
+        block.rmdir()
         daemon.wait_until(lambda: not daemon.shown()["unsaved"], "the pair is saved")
         assert life.on_disk()["tokens"]["generation"] == 2
-        assert not (spill / "home.json").exists()
         assert daemon.stop() == 0
 
 
@@ -211,6 +213,52 @@ def test_a_damaged_spill_is_told(life: Life, command: str) -> None:
     else:
         assert words in life.run(*command.split()).stderr
     assert (spill / "home.json.corrupt-1").read_text() == "torn"
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_a_pair_that_is_spilled_is_not_lost_by_a_stop(life: Life, heals: bool) -> None:
+    """B24, B25: a pair that is kept in the spill directory is told as that, by status, log and exit status."""
+    life.server.sandbox.change(access_lifetime=3600)
+    life.server.sandbox.script(["hang"])
+    spill = life.directory / "spill" / "home.json"
+    life.configure(daemon=f'spill_directory = "{spill.parent}"')
+    life.put_pair(age=0)
+    with life.daemon() as daemon:
+        begin_rotation(life, daemon)
+        block = _block(life)
+        life.server.sandbox.change()
+        daemon.wait_until(lambda: daemon.shown()["save_failing"], "the save fails")
+        shown = daemon.shown()
+        assert not shown["unsaved"]
+        assert f"kept in {spill}" in shown["text"]
+        assert json.loads(spill.read_text())["state"]["tokens"]["generation"] == 2
+        if heals:
+            block.rmdir()
+            daemon.wait_until(lambda: not daemon.shown()["save_failing"], "the pair is saved in its place")
+            assert life.on_disk()["tokens"]["generation"] == 2
+            assert not spill.exists()
+        assert daemon.stop() == 0
+        assert f"kept in {spill}" in events(daemon, "save_failed")[0]["message"]
+        assert events(daemon, "pair_unsaved", "stopped_unsaved") == []
+    if not heals:
+        block.rmdir()
+    with life.daemon() as daemon:
+        assert rotate(daemon)["generation"] == 3
+
+
+def test_a_stop_that_loses_no_pair_is_no_alarm(life: Life) -> None:
+    """B24: what cannot be saved is a refusal; the newest tokens are stored, and the stop says nothing else."""
+    life.server.sandbox.change(access_lifetime=3600)
+    life.server.sandbox.script(["hang"])
+    life.put_pair(age=0)
+    with life.daemon() as daemon:
+        begin_rotation(life, daemon)
+        block = _block(life)
+        life.server.sandbox.change(client_secret=planted("second-secret"))
+        daemon.wait_until(lambda: daemon.shown()["save_failing"], "the save fails")
+        assert daemon.stop() == 0
+        assert events(daemon, "stopped_unsaved") == []
+    block.rmdir()
 
 
 def test_a_second_daemon_sends_nothing_and_names_the_first(life: Life) -> None:

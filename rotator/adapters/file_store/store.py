@@ -306,7 +306,7 @@ class FileStore:
             return Problem(problem.reason, f"{problem.text}; {why}")
         self._spilled.add(name)
         self._known[name] = mark
-        return Problem(problem.reason, f"{problem.text}; until then it is kept in {path}")
+        return Problem(problem.reason, f"{problem.text}; until then it is kept in {path}", kept=True)
 
 
 def _mark(state: CredentialState | None) -> int:
