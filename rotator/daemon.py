@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ SWEEP_SECONDS: Final = 1.0
 PATROL_SECONDS: Final = 5.0
 _PATROL_AT_LEAST: Final = 500  # credentials looked at in one patrol; a full round takes a minute at most
 _PATROL_ROUNDS: Final = 10
+_PATROLS_AT_MOST: Final = 4  # side by side, where the others hang
 _LIVE_SECONDS: Final = 15.0
 _REASONS_SHOWN: Final = 20
 _asked: Final = attrgetter("endpoint", "client_id", "client_secret", "grant", "scope", "extra")
@@ -83,6 +85,8 @@ class Daemon:
         self._exit = Exit.DONE
         self._swept_at = time.monotonic()
         self._patrol_from = 0
+        self._patrols: list[threading.Thread] = []
+        self._looked_at: set[str] = set()
         self._started_at = self._clock.now()
         self._reloads = [0, 0]
         self._reloading: set[asyncio.Future[tuple[str, ...]]] = set()
@@ -221,11 +225,17 @@ class Daemon:
 
     async def _patrol(self) -> None:
         """Look at a part of the credentials: outputs and states deleted or edited, secrets changed. No token call."""
+        self._patrols = [patrol for patrol in self._patrols if patrol.is_alive()]
+        if len(self._patrols) == _PATROLS_AT_MOST:
+            return
         names = list(self._credentials)
         size = max(_PATROL_AT_LEAST, len(names) // _PATROL_ROUNDS + 1)
         part = names[self._patrol_from : self._patrol_from + size]
         self._patrol_from = 0 if self._patrol_from + size >= len(names) else self._patrol_from + size
-        await asyncio.get_running_loop().run_in_executor(self._helpers, self._look_at, part)
+        # Nobody waits for it, not even the stop: a file system may hang.
+        patrol = threading.Thread(target=self._look_at, args=(part,), name="patrol", daemon=True)
+        self._patrols.append(patrol)
+        patrol.start()
         if not self._patrol_from:  # a round is over
             await self._tell_systemd()
 
@@ -242,14 +252,20 @@ class Daemon:
         self._assembly.tell_oddities()
         for name in names:
             credential = self._credentials.get(name)
-            if credential is None or credential.busy:
+            if self._assembly.stopping.is_set():
+                return
+            if credential is None or credential.busy or name in self._looked_at:
                 continue
-            if (
-                self._rotator.has_lost(credential)
-                or self._rotator.publisher.reconcile(credential)
-                or self._rotator.intake.inputs_changed(credential)
-            ):
-                self._wake(credential)
+            self._looked_at.add(name)  # and it stays there if this hangs
+            try:
+                if (
+                    self._rotator.has_lost(credential)
+                    or self._rotator.publisher.reconcile(credential)
+                    or self._rotator.intake.inputs_changed(credential)
+                ):
+                    self._wake(credential)
+            finally:
+                self._looked_at.discard(name)
 
     def _wake(self, credential: Credential) -> None:
         self._agenda.put(credential, self._clock.now())

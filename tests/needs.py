@@ -16,6 +16,7 @@ import pytest
 from tests.testbed.drawing import workshop
 from tests.testbed.oidc_provider import PACKAGES
 
+_MOUNT_FUSE: Final = "exec 3<>/dev/fuse; mount -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none /mnt"
 # A component is there if its probe works: a program that is installed but may not do its work
 # (ptrace forbidden in a container, say) counts as missing. None: only root will do.
 PROBES: Final[dict[str, tuple[str, ...] | None]] = {
@@ -27,6 +28,7 @@ PROBES: Final[dict[str, tuple[str, ...] | None]] = {
     "dpkg-deb": ("dpkg-deb", "--version"),
     "faketime": ("faketime", "-f", "+1d", "true"),
     "groff": ("groff", "-man", "-Tutf8", "-z", "/dev/null"),
+    "fuse": ("unshare", "--mount", "sh", "-ec", _MOUNT_FUSE),
     "git checkout": ("git", "-c", "safe.directory=*", "rev-parse", "--git-dir"),
     "hadolint": (str(Path(sys.executable).with_name("hadolint")), "--version"),
     "helm": (sys.executable, "-B", "-m", "tests.testbed.kubernetes.build", "--there", "clients"),

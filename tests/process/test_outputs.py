@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -211,4 +213,36 @@ def test_hooks_that_hang_hold_up_no_refresh(life: Life) -> None:
             for name in names:
                 daemon.wait_until(lambda name=name: life.has_good_token(name), f"{name} is refreshed")  # type: ignore[misc]
             assert rotate(daemon, "a")["generation"] == 3, "nor its own credential"
+            assert daemon.stop() == 0
+
+
+@contextlib.contextmanager
+def _hanging(daemon: DaemonProcess, directory: Path) -> Iterator[None]:
+    """Let a directory hang for the daemon, as a file server does that is away: a FUSE that nobody serves."""
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+    mount = ("nsenter", "-t", str(daemon.pid), "-m", "mount", "-t", "fuse", "-o", options, "none", str(directory))
+    try:
+        subprocess.run(mount, pass_fds=(fuse,), check=True)
+        yield
+    finally:
+        os.close(fuse)
+
+
+def test_an_output_that_hangs_keeps_no_other_from_being_restored(life: Life) -> None:
+    """L3, H15: the patrol leaves a file system that hangs behind; other outputs come back, and the stop is in time."""
+    needs("fuse")
+    life.server.sandbox.change(access_lifetime=3600)
+    slow = life.directory / "slow"
+    slow.mkdir()
+    life.configure(credentials=f"[credentials.a]\noutputs = [{{ path = '{slow}/a' }}]\n[credentials.home]")
+    for name in ("a", "home"):
+        life.put_pair(age=0, name=name)
+    with life.daemon(prefix=("unshare", "--mount")) as daemon:
+        daemon.wait_until(lambda: (slow / "a").exists() and life.output().exists(), "both are written")
+        with _hanging(daemon, slow):
+            for _ in range(2):
+                life.output().unlink()
+                daemon.wait_until(life.output().exists, "the other one is restored")
+            assert rotate(daemon)["generation"] == 2
             assert daemon.stop() == 0
