@@ -17,7 +17,7 @@ from rotator.adapters import atomic
 from rotator.adapters.clock import BootClock
 from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint, Network
 from rotator.adapters.file_sink import FileSink
-from rotator.config import Config, CredentialConfig, SecretConfig, Source, SourceKind
+from rotator.config import Config, CredentialConfig, SecretConfig, Source
 from rotator.core.grant import password_request
 from rotator.core.login import parse_pair
 from rotator.core.model import Fingerprinter, Grant, Granted, Oddity, Reason
@@ -149,8 +149,8 @@ class Assembly:
         self.observer.notify(Notice(event, text, level="warning"))
 
     def _stamp(self, name: str, config: CredentialConfig) -> Callable[[], object] | None:
-        sources = [source.named(name) for source in (config.client_secret, config.seed) if source is not None]
-        watched = [source for source in sources if source.kind in (SourceKind.FILE, SourceKind.CREDENTIAL)]
+        sources = (config.client_secret, config.seed, *(source for _, source in config.extra))
+        watched = [source.named(name) for source in sources if source is not None and source.is_file]
         at = config.endpoint
         paths = [path for path in (at.ca_file, at.client_certificate, at.client_key) if path is not None]
         if not watched and not paths:

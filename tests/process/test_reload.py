@@ -197,6 +197,22 @@ def test_a_client_that_is_corrected_by_a_reload_is_tried_at_once(long: Life) -> 
     assert long.books.token_requests == {"invalid_client": 1, "granted": 1}
 
 
+def test_a_corrected_file_of_a_further_field_is_tried_at_once(long: Life) -> None:
+    """K8: what `extra` reads from a file is a secret as any other: a new content ends the wait."""
+    key = long.write_secret("key-of-home", planted("old-key"))
+    long.server.sandbox.change(client_secret=planted("second-secret"))
+    long.put_pair(age=7200)
+    long.configure(
+        credentials=f'[credentials.home]\nextra = {{ api_key = {{ file = "{key.with_name("key-of-{name}")}" }} }}'
+    )
+    with long.daemon() as daemon:
+        daemon.wait_until(lambda: daemon.shown()["reason"] == "invalid_client", "it is refused")
+        long.server.sandbox.change(client_secret=CLIENT_SECRET)
+        long.write_secret("key-of-home", planted("new-key"))
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "valid", "it is tried")
+    assert long.books.token_requests == {"invalid_client": 1, "granted": 1}
+
+
 def test_a_changed_seed_is_a_new_login_and_an_old_one_is_not(long: Life) -> None:
     """B20, B21: state beats seed, also after a restart; a seed that changes is a deliberate new login."""
     seed = long.write_secret("seed", long.sandbox.issue()["refresh_token"])
