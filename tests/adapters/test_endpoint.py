@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import resource
+import socket
 import sys
 import threading
 import time
@@ -803,6 +804,24 @@ def test_a_round_is_bounded(client: Client) -> None:
     assert answer.reason is Reason.RATE_LIMITED
     assert len(server.requests) == 3
     assert time.monotonic() - started < 8
+
+
+def test_a_first_try_that_took_long_is_not_repeated(client: Client) -> None:
+    """E18: the time of the first try counts; the total timeout ends the round as well as each try."""
+    with contextlib.ExitStack() as open_, heard("socket.connect") as connects:
+        silent = open_.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):  # its queue is full: whoever comes now is not answered
+            filler = open_.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(silent.getsockname())
+        connects.clear()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        started = time.monotonic()
+        answer = unavailable(client.request(url, connect_timeout=1.0, total_timeout=1.5))
+
+        assert time.monotonic() - started < 2
+    assert (answer.reason, answer.delivered) == (Reason.CONNECT, False)
+    assert len(connects) == 1
 
 
 class Stopping(threading.Event):

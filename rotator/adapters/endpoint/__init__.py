@@ -115,11 +115,7 @@ class HttpTokenEndpoint:
         }
         self._repeat = tenacity.Retrying(
             retry=tenacity.retry_if_result(_repeatable),
-            stop=(
-                tenacity.stop_after_attempt(ATTEMPTS)
-                | tenacity.stop_before_delay(min(ROUND_SECONDS, settings.total_timeout))
-                | tenacity.stop_when_event_set(stopping)
-            ),
+            stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(stopping) | _TooLate(),
             wait=_wait,
             sleep=tenacity.sleep_using_event(stopping),
             retry_error_callback=_last_answer,
@@ -145,20 +141,21 @@ class HttpTokenEndpoint:
 
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Send the form; see `ports.TokenEndpoint.request`."""
-        deadline = time.monotonic() + self._settings.total_timeout
+        started = time.monotonic()
+        deadline = started + self._settings.total_timeout
         answers = [self._attempt(request, secrets, deadline)]
         if not _repeatable(answers[0]):
             return answers[0]
         made = answers.copy()  # what tenacity takes for its first attempt
 
-        def attempt() -> Answer:
+        def attempt(_latest: float) -> Answer:
             if made:
                 return made.pop()
             if not self._stopping.is_set():  # else it was stopping that ended the wait
                 answers.append(self._attempt(request, secrets, deadline))
             return answers[-1]
 
-        self._repeat(attempt)
+        self._repeat(attempt, min(started + ROUND_SECONDS, deadline))
         return answers[-1]
 
     def close(self) -> None:
@@ -321,6 +318,17 @@ def _wait(state: tenacity.RetryCallState) -> float:
     answer = _last_answer(state)
     asked = answer.retry_after if isinstance(answer, Unavailable) else None
     return max(float(state.attempt_number), asked or 0.0)
+
+
+class _TooLate(tenacity.stop.stop_base):
+    """Ends a round whose next try would begin after the instant that the round was started with.
+
+    tenacity's own limit counts from the second try, for the first one is made without it.
+    """
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        latest: float = retry_state.args[0]
+        return time.monotonic() + retry_state.upcoming_sleep > latest
 
 
 def _last_answer(state: tenacity.RetryCallState) -> Answer:
