@@ -50,8 +50,9 @@ class TokenEndpoint(Protocol):
     def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
         """Send the form once, repeating only what cannot have been delivered or was plainly not done.
 
-        Total: every outcome is an `Answer`. Ends within the configured total timeout. `secrets` are
-        strings that must not appear in any text returned. No redirect is followed.
+        Total: every outcome is an `Answer`. Nothing leaves after the configured total timeout, and it ends within
+        that, but for the time the system's resolver takes: nobody can cut a look-up short (resolv.conf limits it).
+        `secrets` are strings that must not appear in any text returned. No redirect is followed.
         """
 
     def identity(self) -> str:

@@ -412,7 +412,11 @@ class CredentialTable(Table):
         description="Wait for the answer. Be generous: "
         "giving up on a server that has already replaced the refresh token may lose it.",
     )
-    total_timeout: PositiveDuration = Field(90.0, description="For one refresh, repetitions included.")
+    total_timeout: PositiveDuration = Field(
+        90.0,
+        description="For one refresh, repetitions included. The look-up of the server's name has limits of its own "
+        "(`timeout` and `attempts` in resolv.conf): a resolver that hangs comes on top, and nothing is sent after it.",
+    )
     seed: Document | None = Field(
         None,
         description="Holds the first refresh token, bare or as a token answer in JSON. State beats seed; "
