@@ -92,6 +92,20 @@ def dress(fd: int, mode: int, uid: int | None, gid: int | None, *, lenient: bool
     return None
 
 
+def signature(found: os.stat_result) -> int:
+    """Fold what changes when somebody writes, replaces or chmods a file into one small number."""
+    return hash(
+        (
+            found.st_ino,
+            found.st_mtime_ns,
+            found.st_size,
+            found.st_mode,
+            found.st_uid,
+            found.st_gid,
+        )
+    )
+
+
 def sweep_temporaries(directory: str | Path) -> int:
     """Remove what a killed rotator left half-written, and return how many files that were.
 

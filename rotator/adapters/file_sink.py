@@ -106,7 +106,7 @@ class FileSink:
         try:
             problem = self._find_owner() or self._put(payload)
             if problem is None:
-                self._signature = _signature(os.stat(self._path))
+                self._signature = atomic.signature(os.stat(self._path))
         except OSError as error:
             return self._problem(error)
         return problem
@@ -116,7 +116,7 @@ class FileSink:
         if self._signature is None:
             return True
         try:
-            return _signature(os.stat(self._path)) == self._signature
+            return atomic.signature(os.stat(self._path)) == self._signature
         except OSError:
             return False
 
@@ -238,17 +238,3 @@ def _number(who: str | int, look_up: Callable[[str], int]) -> int | None:
         return look_up(who)
     except KeyError:
         return None
-
-
-def _signature(found: os.stat_result) -> int:
-    """Fold what changes when somebody writes, replaces or chmods a file into one small number."""
-    return hash(
-        (
-            found.st_ino,
-            found.st_mtime_ns,
-            found.st_size,
-            found.st_mode,
-            found.st_uid,
-            found.st_gid,
-        )
-    )

@@ -148,6 +148,21 @@ def test_a_directory_that_comes_later_is_no_reason_to_give_up(pod: Pod) -> None:
         pod.holds(planted("one"))
 
 
+def test_a_file_that_somebody_removes_or_changes_is_written_again(pod: Pod) -> None:
+    """H15: what a consumer's pod does to its copy is mended within a second or two, and told."""
+    pod.publish(planted("one"), 1)
+    with pod.mirror():
+        pod.holds(planted("one"))
+        pod.file.unlink()
+        pod.holds(planted("one"))
+        pod.file.write_text("mine")
+        pod.holds(planted("one"))
+        pod.file.chmod(0o666)
+        wait_until(lambda: stat.S_IMODE(pod.file.stat().st_mode) == 0o640, "the mode is back")
+    again = f"{pod.file} was removed or changed by somebody else: it is written again"
+    assert pod.events() == [f"generation 1 of Secret {SECRET} is in place", *[again] * 3]
+
+
 @pytest.mark.parametrize("argument", ["token", "token=relative", "=/x"])
 def test_a_wrong_argument_is_told(pod: Pod, argument: str) -> None:
     """The form is shown."""

@@ -46,7 +46,10 @@ class Mirror:
         self._lock = threading.Lock()
         self._generation = 0
         self._expires_at = ""
-        self._unwritten: Mapping[str, Any] | None = None
+        self._body: Mapping[str, Any] | None = None
+        """The Secret whose contents are to stand in the files; None if it is of no use."""
+        self._signatures: dict[Path, int] = {}
+        """How each file looked when it had been written."""
         selector = {"fieldSelector": f"metadata.name={self._name}"}
         self._watch = Watch(api, secret_path(namespace), selector, timeout, self._came)
         self._problem = f"Secret {namespace}/{self._name} is not there yet"
@@ -68,10 +71,13 @@ class Mirror:
         self._watch.stop()
 
     def again(self) -> None:
-        """Try once more to write what could not be written."""
+        """Write again what could not be written, or what somebody has removed or changed since (case H15)."""
         with self._lock:
-            if self._unwritten is not None:
-                self._write(self._unwritten)
+            changed = [path for path, signature in self._signatures.items() if _signature(path) != signature]
+            if changed:
+                self._told(f"{changed[0]} was removed or changed by somebody else: it is written again")
+            if self._body is not None and (changed or not self._signatures.keys() >= set(self._files.values())):
+                self._write(self._body)
 
     def _came(self, body: Mapping[str, Any]) -> str:
         with self._lock:
@@ -84,16 +90,18 @@ class Mirror:
         number = int(generation) if generation.isdecimal() else 0
         if number < self._generation and expires_at <= self._expires_at:
             return  # somebody who was late wrote it; the owner will write again
-        self._unwritten = None
+        self._signatures.clear()
         contents = self._contents(body)
+        self._body = body if contents is not None else None
         if contents is None:
             return
         for path, content in contents.items():
             try:
                 atomic.write(path, content, mode=self._mode, durable=False)
             except OSError as error:
-                self._unwritten, self._problem = body, atomic.problem_of(error, path, "write").text
+                self._problem = atomic.problem_of(error, path, "write").text
                 return
+            self._signatures[path] = _signature(path)
         self._problem = ""
         if number != self._generation or not self.written.is_set():
             self._told(f"generation {number} of Secret {self._name} is in place")
@@ -119,3 +127,10 @@ class Mirror:
         except (ValueError, binascii.Error):
             self._problem = f"Secret {self._name} holds something that is no base64"
             return None
+
+
+def _signature(path: Path) -> int:
+    try:
+        return atomic.signature(path.stat())
+    except OSError:
+        return 0
