@@ -354,9 +354,11 @@ def after_refused(state: CredentialState, refused: Refused, policy: RotationPoli
     else:
         wait = policy.refused_retry if refused.retry_after is None else refused.retry_after
     lost = dead and before is not None and before.ambiguous_at is not None
+    # Once a server has revoked everything for a reuse, it may refuse the same token without saying so again.
+    reused = dead and before is not None and before.reason is Reason.TOKEN_REUSE
     trouble = Trouble(
         failures=(before.failures if before else 0) + 1,
-        reason=refused.reason,
+        reason=Reason.TOKEN_REUSE if reused else refused.reason,
         text=f"{refused.text}; {_ANSWER_LOST}" if lost else refused.text,
         since_at=before.since_at if before else now,
         retry_at=now + wait,

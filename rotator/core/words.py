@@ -6,7 +6,7 @@ A view is taken as a mapping, because the command line gets it as JSON from the 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rotator.core.model import Oddity
+from rotator.core.model import Oddity, Reason
 from rotator.core.standing import span
 
 View = Mapping[str, Any]
@@ -77,6 +77,8 @@ def refresh_clock(view: View, now: float) -> str:
 def next_step(view: View, now: float) -> str:
     """Say what rotator, or a person, does next."""
     login = f"log in: rotator login {view['name']}"
+    if view["reason"] == Reason.TOKEN_REUSE:  # many servers revoke all there is, the newest access token too (case C20)
+        login = f"find who else uses the refresh token, then {login}; the access token may be dead already"
     if (holder := view.get("held_by")) is not None:
         who = f"{holder} refreshes" if holder else "no replica holds the Lease now"
         return f"follow: {who}; this replica keeps its own outputs current"

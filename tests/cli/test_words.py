@@ -56,6 +56,18 @@ def test_the_two_clocks() -> None:
             {"standing": Standing.REAUTHORIZATION_REQUIRED, "next_why": "probe", "next_at": NOW + 3500},
             "log in: rotator login web; until then ask whether the grant works again in 58 min",
         ),
+        (  # C20
+            {
+                "standing": Standing.REAUTHORIZATION_REQUIRED,
+                "reason": "token_reuse",
+                "next_why": "probe",
+                "next_at": NOW + 3500,
+            },
+            (
+                "find who else uses the refresh token, then log in: rotator login web; the access token may be dead "
+                "already; until then ask whether the grant works again in 58 min"
+            ),
+        ),
         (
             {"standing": Standing.REFUSED, "reason": "invalid_client", "next_why": "retry", "next_at": NOW + 890},
             "correct client_id or client_secret (a changed file is noticed at once); until then try again in 14 min",
@@ -65,7 +77,7 @@ def test_the_two_clocks() -> None:
     ],
 )
 def test_the_next_step_says_who_does_what(changes: dict[str, Any], text: str) -> None:
-    """B18: a dead grant names the login; everything else is rotator's own business and has a time."""
+    """B18 C20: a dead grant names the login; everything else is rotator's own business and has a time."""
     assert next_step(shown(**changes), NOW) == text
 
 

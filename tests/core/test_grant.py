@@ -215,7 +215,7 @@ def test_an_answer_tells_its_date(date: str, served_at: float | None) -> None:
     ],
 )
 def test_every_shape_of_scope_has_a_meaning(raw: dict[str, object], scope: str, oddities: tuple[Oddity, ...]) -> None:
-    """A16 A18: string, array, null, absent and nonsense: none raises, none costs a token."""
+    """A16: string, array, null, absent and nonsense: none raises, none costs a token."""
     verdict = judge(tokens(scope="before"), {"expires_in": 60, **raw}, POLICY, "")
 
     assert (verdict.tokens.scope, verdict.oddities) == (scope, oddities)
@@ -265,7 +265,7 @@ def test_a_changed_scope_is_named_and_never_an_error(asked: str, given_scope: st
     ],
 )
 def test_type_and_id_token_are_merged(raw: dict[str, Any], token_type: str, id_token: str) -> None:
-    """A6 A24: fields that are absent or odd leave what there was, and raise nothing."""
+    """A6: fields that are absent or odd leave what there was, and raise nothing."""
     verdict = judged(**{"expires_in": 60, **raw})
 
     assert (verdict.tokens.token_type, verdict.tokens.id_token) == (token_type, id_token)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rotator.core.grant import classify
 from rotator.core.model import DAY, Grant, Granted, Oddity, Reason, RotationPolicy, Unavailable
+from rotator.core.record import to_record
 from rotator.core.state import (
     CredentialState,
     adopted,
@@ -101,13 +102,20 @@ def test_the_refresh_token_is_the_newest_one_ever_sent(seed: int, share: float) 
 
 
 def test_absent_fields_survive() -> None:
-    """A24: an answer is merged: id token, scope and type of an earlier one stay."""
+    """A24: an answer is merged with what there was: id token, scope and type of an earlier one stay."""
     whole = answer(1, refresh_token=planted("one"), id_token="i.d.t", scope="a b", token_type="DPoP")
     state, _ = after(seeded(), whole, NOW)
     state, _ = after(state, answer(2, token_type="DPoP"), NOW + 3600)
 
     assert state.tokens is not None
     assert (state.tokens.id_token, state.tokens.scope, state.tokens.token_type) == ("i.d.t", "a b", "DPoP")
+
+
+def test_unknown_fields_are_forgotten() -> None:
+    """A24: a field that rotator does not know is kept nowhere once the answer has been judged: it may be a secret."""
+    state, _ = after(seeded(), answer(1, refresh_token=planted("one"), instance_token=planted("unknown")), NOW)
+
+    assert planted("unknown") not in json.dumps(to_record(state))
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def test_the_first_no_is_not_believed(refused: Refused) -> None:
     assert holds(twice) == {planted("refresh-1")}
 
 
+def test_a_reuse_is_told_until_the_login() -> None:
+    """C19 C20: a server that names the reuse once and then says `invalid_grant` only: the cause is not forgotten."""
+    state = after(state_of(), (0, REUSED), (5, DEAD), (4000, DEAD))
+    assert trouble_of(state).reason is Reason.TOKEN_REUSE
+    assert trouble_of(after(state_of(), (0, DEAD), (5, DEAD))).reason is Reason.INVALID_GRANT
+
+
 def test_a_success_between_two_noes_ends_the_suspicion() -> None:
     """B17: a suspect that is granted a token is trusted again, so the next no is a first one."""
     state = after(state_of(), (0, DEAD), (5, granted(2)), (2400, DEAD))
