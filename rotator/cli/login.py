@@ -88,7 +88,7 @@ def _report(view: dict[str, Any]) -> ExitCode:
     if view["expires_at"] is None:
         click.echo(f"  next:          {words.next_step(view, now)}")
     for output in view["outputs"]:
-        click.echo(f"  output:        {words.output_line(output, view['name'])}")
+        click.echo(f"  output:        {words.output_line(output, view['name'], now)}")
     return ExitCode.OK
 
 

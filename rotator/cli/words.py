@@ -53,7 +53,8 @@ def block(view: View, now: float) -> Iterator[str]:
     if view["clock_suspect"]:
         yield "  clock:         it was set back; check the time service of this machine"
     for output in view["outputs"]:
-        line = f"  {'hook:  ' if output['is_hook'] else 'output:'}        {output_line(output, view['name'])}"
+        title = "hook:  " if output["is_hook"] else "output:"
+        line = f"  {title}        {output_line(output, view['name'], now)}"
         yield click.style(line, fg="red") if output["failures"] else line
 
 

@@ -106,11 +106,14 @@ def last_error(view: View) -> str:
     return f"{view['reason']}: {text}{times}" if text else f"{view['reason']}{times}"
 
 
-def output_line(output: Mapping[str, Any], name: str) -> str:
-    """Say whether one output or hook of the credential `name` is up to date."""
+def output_line(output: Mapping[str, Any], name: str, now: float) -> str:
+    """Say whether one output or hook of the credential `name` is up to date, and how long the token in it works."""
     title = output["name"].replace("{name}", name)
     if output["current"]:
         return f"{title}: {'done' if output['is_hook'] else 'current'}"
-    if output["failures"]:
-        return f"{title}: {output['reason']}: {output['text']}"
-    return f"{title}: not yet"
+    line = f"{title}: {output['reason']}: {output['text']}" if output["failures"] else f"{title}: not yet"
+    if output["is_hook"] or output["expires_at"] is None:
+        return line
+    if output["expires_at"] <= now:
+        return f"{line}; the token in it expired {span(now - output['expires_at'])} ago"
+    return f"{line}; the token in it has {span(output['expires_at'] - now)} left"

@@ -82,15 +82,21 @@ def test_the_next_step_says_who_does_what(changes: dict[str, Any], text: str) ->
 
 
 def test_errors_and_outputs() -> None:
-    """The last error has its reason, and how often; each output says whether it is current."""
+    """The last error has its reason, and how often; each output says whether it is current, else its token's end."""
     assert last_error(shown()) == "none"
     assert last_error(shown(reason="dns", text="no such host", failures=1)) == "dns: no such host"
     assert last_error(shown(reason="dns", text="It failed.", failures=2)) == "dns: It failed, 2 times in a row"
     assert last_error(shown(reason="dns", text="", failures=3)) == "dns, 3 times in a row"
-    assert output_line(asdict(replace(OUTPUT, name="/run/{name}")), "web") == "/run/web: current"
-    assert output_line(asdict(replace(OUTPUT, current=False)), "web").endswith(": not yet")
+    assert output_line(asdict(replace(OUTPUT, name="/run/{name}")), "web", NOW) == "/run/web: current"
+    assert output_line(asdict(replace(OUTPUT, current=False, expires_at=None)), "web", NOW).endswith(": not yet")
     failed = asdict(replace(OUTPUT, current=False, failures=2, reason="no_space", text="disk full"))
-    assert output_line(failed, "web").endswith(": no_space: disk full")
+    for changes, end in (
+        ({"expires_at": NOW + 120}, ": no_space: disk full; the token in it has 2 min left"),
+        ({"expires_at": NOW - 120}, ": no_space: disk full; the token in it expired 2 min ago"),
+        ({"expires_at": None}, ": no_space: disk full"),
+        ({"expires_at": NOW + 120, "is_hook": True}, ": no_space: disk full"),
+    ):
+        assert output_line(failed | changes, "web", NOW).endswith(end)
 
 
 def test_alarms_have_lines_of_their_own() -> None:
