@@ -20,7 +20,7 @@ from rotator.adapters.metrics import Metrics
 from rotator.adapters.serve import Server, listen
 from rotator.adapters.web import make_app
 from rotator.core.model import Reason, TokenSet
-from rotator.ports import Problem, Pulse
+from rotator.ports import Problem, PublishFinished, Pulse, RefreshFinished, SaveFinished
 from tests.adapters.site import PATIENCE, served
 from tests.desk import NOW, VIEW, DataDesk
 from tests.fakes import FixedClock
@@ -249,12 +249,34 @@ def test_a_slow_scrape_does_not_hold_up_the_loop() -> None:
 
 
 def test_scrapes_under_load_end_in_time() -> None:
-    """M13: scrapes from several sides while events pour in each end within two seconds."""
+    """M13: scrapes from several sides while events pour in each end within two seconds, and no event is lost."""
     views = [replace(VIEW, name=f"c{number:03}") for number in range(200)]
     desk = DataDesk(*views)
-    with served(make_app(desk, Metrics(desk, 500, FixedClock(NOW)))) as site, ThreadPoolExecutor(4) as pool:
-        scrapes = [pool.submit(site.get, "/metrics", 2.0) for _ in range(8)]
-        assert [scrape.result(PATIENCE)[0] for scrape in scrapes] == [200] * 8
+    metrics, over = Metrics(desk, 500, FixedClock(NOW)), threading.Event()
+
+    def pour() -> int:
+        rounds = 0
+        while not over.wait(0.001):
+            for view in views[:20]:
+                metrics.notify(RefreshFinished(view.name, "granted", None, "", 0.1, rounds, 0))
+                metrics.notify(SaveFinished(view.name, None, 0.001, holds_new_pair=True))
+                metrics.notify(PublishFinished(view.name, "file", None, rounds, 0.001, 0))
+            rounds += 1
+        return 20 * rounds
+
+    def saves(page: bytes) -> float:
+        return float(page.partition(b'rotator_saves_total{outcome="success"} ')[2].split()[0])
+
+    with served(make_app(desk, metrics)) as site, ThreadPoolExecutor(6) as pool:
+        try:
+            pouring = [pool.submit(pour) for _ in range(2)]
+            scrapes = [pool.submit(site.get, "/metrics", 2.0) for _ in range(8)]
+            pages = [scrape.result(PATIENCE) for scrape in scrapes]
+        finally:
+            over.set()
+        assert [status for status, _, _ in pages] == [200] * 8
+        assert len({saves(page) for _, _, page in pages}) > 1
+        assert saves(site.get("/metrics")[2]) == sum(each.result(PATIENCE) for each in pouring)
 
 
 # -- start and stop --------------------------------------------------------------------------------------
