@@ -23,6 +23,7 @@ from rotator.adapters.systemd import Systemd
 from rotator.agenda import Agenda
 from rotator.assembly import Assembly, InputsUnusable
 from rotator.config import Config, ConfigError
+from rotator.config.fixed import fixed_changes
 from rotator.core.model import Reason, TokenSet
 from rotator.core.standing import CredentialView, counted, shifted
 from rotator.core.state import CredentialState, Status
@@ -423,16 +424,8 @@ class Daemon:
         config = self._load_config()
         if not isinstance(config, Config):
             return tuple(str(error) for error in config)
-        fixed = [
-            f"daemon.{key}: cannot change while running; restart rotator for it"
-            for key in ("state_directory", "control_socket", "max_concurrent", "max_concurrent_per_server")
-            if getattr(config.daemon, key) != getattr(self._config.daemon, key)
-        ]
-        if config.daemon.kubernetes != self._config.daemon.kubernetes:
-            text = "cannot change while running, nor the longest total_timeout, which a lease must outlast"
-            fixed.append(f"kubernetes: {text}; restart rotator for it")
-        if fixed:
-            return tuple(fixed)
+        if fixed := fixed_changes(self._config, config):
+            return fixed
         try:
             return config, self._assembly.plans(config)
         except InputsUnusable as error:

@@ -44,7 +44,7 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
         systemd.starting(f"preparing {counted(len(config.credentials))}")
         try:
             daemon = Daemon(
-                config, assembly, lambda: load(path, None, os.environ), systemd, lambda new: _review(new, observers)
+                config, assembly, lambda: load(path, None, os.environ), systemd, lambda new: _in_force(new, observers)
             )
         except InputsUnusable as error:  # such as an environment proxy that is no URL
             raise Stop(ExitCode.CONFIG, str(error)) from None
@@ -71,7 +71,8 @@ def _shared(config: Config, observer: Observer) -> Assembly:
     return shared_assembly(config, observer)
 
 
-def _review(config: Config, observer: Observer) -> None:
+def _in_force(config: Config, observer: Observer) -> None:
+    configure(config.log.level, config.log.format)
     if config.uses_a_cluster:
         from rotator.cli import cluster
 

@@ -86,7 +86,8 @@ def test_a_bad_configuration_is_refused_and_the_daemon_goes_on(life: Life) -> No
             ("not toml", "rotator.toml"),
             (good.replace("client_id", "client_ID"), "defaults.client_ID"),
             (good.replace("[credentials.home]", "[credentials.home]\ntoken_url = 'ftp://nowhere'"), "token_url"),
-            (good.replace(str(life.state_directory), "/elsewhere"), "restart rotator for it"),
+            (good.replace(str(life.state_directory), "/elsewhere"), "daemon.state_directory: cannot change"),
+            (good.replace("[metrics]", "[metrics]\nstatus_page = false"), "metrics.status_page: cannot change"),
         ):
             life.config.write_text(bad)
             _reload_by_signal(daemon, "failure")
@@ -96,6 +97,24 @@ def test_a_bad_configuration_is_refused_and_the_daemon_goes_on(life: Life) -> No
         life.config.write_text(good)
         _reload_by_signal(daemon, "success")
         assert daemon.sample("rotator_config_last_reload_successful") == 1
+
+
+def test_a_reload_takes_another_way_to_log(long: Life) -> None:
+    """M6: level and format of the log are taken up by a reload, so that a look at a fault takes no restart."""
+    long.put_pair(age=0)
+    with long.daemon() as daemon:
+        daemon.wait_until(long.has_good_token, "the token is published")
+        assert rotate(daemon)["generation"] == 2
+        assert events(daemon, "refresh_started") == []
+        long.configure(credentials="[credentials.home]\n[log]\nlevel = 'debug'")
+        _reload_by_signal(daemon, "success")
+        assert rotate(daemon)["generation"] == 3
+        assert len(events(daemon, "refresh_started")) == 1
+        long.configure(credentials="[credentials.home]\n[log]\nformat = 'text'")
+        _reload_by_signal(daemon, "success")
+        assert rotate(daemon)["generation"] == 4
+        assert len(events(daemon, "refreshed")) == 2
+        assert "INFO     refreshed: a new token" in daemon.log
 
 
 def test_a_corrected_client_secret_heals_by_itself(long: Life) -> None:

@@ -35,9 +35,10 @@ def configure(level: Literal["debug", "info", "warning", "error"], format: Liter
     lines = _Stderr(sys.stderr)
     lines.setFormatter(_Text(journal) if as_text else _Json(journal))
     root, number = logging.getLogger(), logging.getLevelNamesMapping()[level.upper()]
-    for former in [one for one in root.handlers if isinstance(one, _Stderr)]:
+    formers = [one for one in root.handlers if isinstance(one, _Stderr)]
+    root.addHandler(lines)  # first: a line that other threads write meanwhile may come twice, but not go unredacted
+    for former in formers:
         root.removeHandler(former)
-    root.addHandler(lines)
     root.setLevel(number)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
