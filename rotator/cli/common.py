@@ -76,11 +76,11 @@ def timeout_option(default: float, help: str = "How long to wait for the daemon'
     )
 
 
-def load_config(settings: Settings) -> "Config":
-    """Read the configuration or stop with all that is wrong with it."""
+def load_config(settings: Settings, *, looking: bool = False) -> "Config":
+    """Read the configuration or stop with all that is wrong with it; `looking`: see `config.load`."""
     from rotator.config import Config, load
 
-    loaded = load(settings.config, None, os.environ)
+    loaded = load(settings.config, None, os.environ, looking=looking)
     if not isinstance(loaded, Config):
         raise Stop(ExitCode.CONFIG, *map(str, loaded))
     return loaded

@@ -41,7 +41,7 @@ def status(settings: Settings, name: str | None, as_json: bool, timeout: float) 
     if is_no_daemon(answer):
         from rotator.cli import offline
 
-        views = offline.views(load_config(settings), name)
+        views = offline.views(load_config(settings, looking=True), name)
         say("no daemon is running; this is what it left behind. Start it: rotator run")
     else:
         views = good(answer)["credentials"]

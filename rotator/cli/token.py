@@ -49,7 +49,7 @@ def token(settings: Settings, name: str, format_: str, timeout: float) -> None:
     if is_no_daemon(answer):
         from rotator.cli import offline
 
-        document = offline.token(load_config(settings), name)
+        document = offline.token(load_config(settings, looking=True), name)
     else:
         document = good(answer)
     obtained_at, expires_at = float(document["obtained_at"]), float(document["expires_at"])

@@ -24,6 +24,7 @@ from rotator.config.schema import (
     Table,
 )
 from rotator.config.settings import Config, ConfigError, CredentialConfig
+from rotator.config.values import UnreadableError
 
 MOST_FINDINGS: Final = 100
 M = TypeVar("M", bound=Table)
@@ -40,18 +41,21 @@ _PLAIN_WORDS: Final = {
 }
 
 
-def load(path: Path, directory: Path | None, environ: Mapping[str, str]) -> Config | tuple[ConfigError, ...]:
+def load(
+    path: Path, directory: Path | None, environ: Mapping[str, str], *, looking: bool = False
+) -> Config | tuple[ConfigError, ...]:
     """Read `path` and `directory`/*.toml in name order (default: `conf.d` beside it, if there).
 
     Never raises for what users write. Settings that are no secrets are read from their files,
-    variables and commands here and now; secrets are read when they are used.
+    variables and commands here and now; secrets are read when they are used. Whoever is only `looking`
+    at the state sends no request: what of a credential can be read inside the unit alone counts as absent (case I8).
     """
     paths = list_files(path, directory)
     if isinstance(paths, ConfigError):
         return (paths,)
     read = [read_file(one) for one in paths]
     unread = tuple(one for one in read if isinstance(one, ConfigError))
-    loading = _Loading([one for one in read if isinstance(one, File)], environ)
+    loading = _Loading([one for one in read if isinstance(one, File)], environ, looking=looking)
     config = loading.config()
     if errors := (*unread, *loading.reports(fatal=True)):
         return errors
@@ -71,9 +75,10 @@ class _Shared:
 class _Loading:
     """One pass over the files. Nothing stops at the first error; a wrong key counts as absent."""
 
-    def __init__(self, files: list[File], environ: Mapping[str, str]) -> None:
+    def __init__(self, files: list[File], environ: Mapping[str, str], *, looking: bool) -> None:
         self._files = files
         self._environ = environ
+        self._looking = looking
         self._findings: list[Finding] = []
         self._sections: dict[str, dict[str, Any]] = {name: {} for name in Root.model_fields}
         for number, file in enumerate(files):
@@ -135,7 +140,7 @@ class _Loading:
         try:
             return model.model_validate(raw, context={"environ": self._environ}), []
         except ValidationError as error:
-            findings = list(_findings(error, place))
+            findings = list(_findings(error, place, forgiving=self._looking and model is CredentialTable))
             wrong = {one["loc"][0] for one in error.errors(include_input=False, include_url=False)}
             good = {key: value for key, value in raw.items() if key not in wrong}
             table, more = self._validated(model, good, place)
@@ -209,11 +214,12 @@ def _merged(defaults: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _findings(error: ValidationError, place: Place) -> Iterable[Finding]:
+def _findings(error: ValidationError, place: Place, *, forgiving: bool) -> Iterable[Finding]:
     for one in error.errors(include_url=False, include_input=False):
         where = (*place, *one["loc"])
         if one["type"] == "extra_forbidden":
             yield Finding(where, unknown_key(where if place else ("defaults", *where)))
         else:
             words = one["msg"].removeprefix("Value error, ").replace("Input should", "must")
-            yield Finding(where, _PLAIN_WORDS.get(one["type"], words))
+            unreadable = isinstance(one.get("ctx", {}).get("error"), UnreadableError)
+            yield Finding(where, _PLAIN_WORDS.get(one["type"], words), fatal=not (forgiving and unreadable))

@@ -51,6 +51,10 @@ _DURATION_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
+class UnreadableError(ValueError):
+    """What is written is right; what it points to cannot be read here and now."""
+
+
 def to_source(value: object) -> Source:
     """Read one of the five ways to write a text."""
     if isinstance(value, str):
@@ -101,7 +105,7 @@ def _to_pattern(value: object, info: ValidationInfo) -> str:
         raise ValueError(_NO_NAME_HERE)
     text = source.read((info.context or {}).get("environ", {}))
     if isinstance(text, InputError):
-        raise ValueError(text.text)  # noqa: TRY004 -- pydantic takes a ValueError
+        raise UnreadableError(text.text)
     return text
 
 

@@ -167,6 +167,26 @@ def test_status_needs_no_secret(rotator: Place) -> None:
     assert rotator("token", "home", shows_token=True).code == 0
 
 
+@pytest.mark.parametrize("key", ["proxy", "token_url", "client_id", "ca_file"])
+def test_what_the_daemon_alone_can_read_hides_no_state(rotator: Place, key: str) -> None:
+    """I8: outside the unit there are no systemd credentials; status and token send nothing and do without."""
+    rotator.login()
+    rotator.configure(f'{key} = {{ credential = "{key}" }}')
+    assert rotator("status").code == 0
+    assert rotator("token", "home", shows_token=True).code == 0
+    refused = rotator("rotate", "home")
+    assert refused.code == 78
+    assert f"credentials.home.{key}: systemd credential {key} cannot be found: " in refused.lines[-1]
+
+
+def test_where_the_state_is_must_be_readable(rotator: Place) -> None:
+    """I8: no other state is shown in the place of one that cannot be found."""
+    rotator.login()
+    text = rotator.config.read_text()
+    rotator.config.write_text(text.replace(f'"{rotator.state}"', '{ credential = "place" }'))
+    assert rotator("status").code == 78
+
+
 def test_status_tells_a_damaged_state_from_none(rotator: Place) -> None:
     """A damaged state file is named with its cure; it is not taken for a first start."""
     rotator.login()
