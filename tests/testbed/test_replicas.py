@@ -113,6 +113,22 @@ def test_a_follower_tells_of_an_owner_that_lacks_its_credential(namespace: Names
         wait_until(lambda: '"event": "replicas_agree"' in follower.log, "the follower tells", 30.0)
 
 
+def test_a_rollout_that_renames_the_lease_spends_no_token_twice(namespace: Namespace, tmp_path: Path) -> None:
+    """C1: old and new pods each own the credential, under Leases of two names; the stored mark keeps them apart."""
+    with released(namespace, tmp_path, 2, "home", shards=2, lifetime=6.0) as (release, sandbox):
+        sandbox.change(latency_seconds=2.0)
+        for number, pod in enumerate(release.replicas):
+            assert pod.stop() == 0
+            config = pod.directory / "rotator.toml"
+            config.write_text(config.read_text().replace("shards = 2", f'lease = "rotator-{number}"'))
+            pod.start()
+        wait_until(lambda: all(pod.owns("home") for pod in release.replicas), "both own it")
+        asked = sandbox.books.refresh_grants
+        wait_until(lambda: sandbox.books.refresh_grants > asked + 2, "tokens are rotated", 60.0)
+        assert all(pod.owns("home") for pod in release.replicas)
+        assert sandbox.books.replays_by_user.total() == 0
+
+
 def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -> None:
     """C22: a Secret is one place for all replicas; a follower that lags never puts an older token there."""
 
