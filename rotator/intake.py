@@ -141,17 +141,22 @@ class Intake:
         # Without a key: a lost key must not make an old, spent seed look like a new one.
         fingerprint = hashlib.sha256((pair.refresh_token or "").encode()).hexdigest()[:32]
         if fingerprint == state.seed_fingerprint:
+            self._ignore_seed(credential, "it was taken, or ignored, before")
             return False
         wanted = state.tokens is None or state.status is Status.REAUTHORIZATION_REQUIRED or state.seed_fingerprint
         if not wanted:
             with credential.lock:
                 self._saver.save(credential, replace(credential.state or state, seed_fingerprint=fingerprint))
-            text_ = "the seed is ignored: the state is newer; change the seed to log in anew"
-            self._observer.notify(Notice("seed_ignored", text_, credential.name))
+            self._ignore_seed(credential, "the state is newer")
             return False
         tokens = transitions.from_refresh_token(pair.refresh_token or "", credential.plan.policy, self._clock.now())
         self.adopt(credential, tokens, fingerprint)
         return True
+
+    def _ignore_seed(self, credential: Credential, why: str) -> None:
+        """Say so at each start (case B20): whoever has written a seed wonders what has become of it."""
+        text = f"the seed is ignored: {why}; change the seed to log in anew"
+        self._observer.notify(Notice("seed_ignored", text, credential.name))
 
 
 def _need_not_ask(credential: Credential, fingerprint: Fingerprinter, *, first: bool) -> bool:

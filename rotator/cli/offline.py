@@ -13,14 +13,13 @@ from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.common import finishing, say
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, CredentialConfig, OutputConfig, SecretConfig
-from rotator.core.model import Halt, Reason
+from rotator.core.model import Fingerprinter, Halt, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.standing import OutputView, Standing, view
 from rotator.core.state import CredentialState, judged
 from rotator.credential import Credential
 from rotator.ports import Event, Notice, Problem, PublishFinished, SaveFinished
 
-_NO_FINGERPRINTS: Final = ("-", "-")
 _NOTICED: Final = ("warning", "error", "critical")
 
 
@@ -90,10 +89,10 @@ def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, An
     stored = _stored(store, name, config)
     state = CredentialState() if isinstance(stored, Problem) else stored
     secrets = tuple(SinkRef(output.title) for output in config.outputs if isinstance(output, SecretConfig))
+    fingerprint, tokens = Fingerprinter(store.fingerprint_key()), state.tokens
+    marks = (fingerprint(tokens.access_token), fingerprint(tokens.refresh_token)) if tokens else ("-", "-")
     shown = asdict(
-        view(
-            name, state, config.policy, config.grant, secrets, time.time(), unsaved=False, fingerprints=_NO_FINGERPRINTS
-        )
+        view(name, state, config.policy, config.grant, secrets, time.time(), unsaved=False, fingerprints=marks)
     )
     files = [_file(output, name, state) for output in config.outputs if isinstance(output, OutputConfig)]
     shown["outputs"] = [*files, *shown["outputs"]]

@@ -45,7 +45,8 @@ def block(view: View, now: float) -> Iterator[str]:
     yield f"{click.style(view['name'], bold=True)}: {click.style(view['standing'], fg=colour)}, {generation}"
     access = f"  access token:  {access_clock(view, now)}"
     yield access if is_fresh(view, now) else click.style(access, fg="red")
-    yield f"  refresh token: {refresh_clock(view, now)}"
+    mark = view["refresh_token_fingerprint"]
+    yield f"  refresh token: {refresh_clock(view, now)}" + ("" if mark == "-" else f", fingerprint {mark}")
     yield f"  next:          {next_step(view, now)}"
     yield f"  last error:    {last_error(view)}"
     if view["unsaved"]:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from rotator.adapters.file_store import FileStore
+from rotator.core.model import Fingerprinter
 from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import PASSWORD, USERNAME, Place
 from tests.process.rig import wait_until
@@ -132,15 +133,17 @@ def test_status_before_a_login_says_what_to_do(rotator: Place) -> None:
 
 
 def test_status_tells_the_two_clocks_apart(rotator: Place) -> None:
-    """B32: the hour of the access token and the days of the refresh token each have a line."""
+    """B3, B32: the hour of the access token and the days of the refresh token, with fingerprint, have a line each."""
     rotator.login()
     run = rotator("status", "home")
     assert (run.code, run.lines) == (0, [NO_DAEMON])
     lines = run.out.splitlines()
+    fingerprint = Fingerprinter((rotator.state / ".fingerprint-key").read_bytes())
+    stored = json.loads((rotator.state / "home.json").read_text())["state"]["tokens"]["refresh_token"]
     assert lines[:3] == [
         "home: valid, generation 1",
         "  access token:  59 min left of 60 min",
-        "  refresh token: 29 days left",
+        f"  refresh token: 29 days left, fingerprint {fingerprint(stored)}",
     ]
     assert lines[3].startswith("  next:          refresh in 3")
     assert lines[4:] == ["  last error:    none", f"  output:        {rotator.output}: current"]

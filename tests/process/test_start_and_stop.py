@@ -21,7 +21,7 @@ def test_memory_and_disk_hold_the_same_tokens_after_each_cycle(life: Life) -> No
     """B3: status, the status page and the stored state show the same fingerprints, cycle after cycle."""
     life.server.sandbox.change(access_lifetime=3600)
     life.put_pair(age=0)
-    seen = set()
+    seen, mark = set(), ""
     with life.daemon() as daemon:
         fingerprint = Fingerprinter((life.state_directory / ".fingerprint-key").read_bytes())
         for generation in (2, 3, 4):
@@ -32,8 +32,12 @@ def test_memory_and_disk_hold_the_same_tokens_after_each_cycle(life: Life) -> No
             for view in (shown, page, daemon.shown()):
                 assert view["refresh_token_fingerprint"] == fingerprint(stored["refresh_token"])
                 assert view["access_token_fingerprint"] == fingerprint(stored["access_token"])
-            seen.add(shown["refresh_token_fingerprint"])
+            mark = shown["refresh_token_fingerprint"]
+            seen.add(mark)
+            assert f"left, fingerprint {mark}\n" in life.run("status").stdout
+        assert daemon.stop() == 0
     assert len(seen) == 3
+    assert f"left, fingerprint {mark}\n" in life.run("status").stdout
 
 
 def test_a_new_container_goes_on_with_the_newest_token_of_the_volume(life: Life, tmp_path: Path) -> None:
