@@ -109,7 +109,8 @@ class Credential:
     @property
     def in_use(self) -> bool:
         """Whether somebody is at work on it, or memory holds what the store does not."""
-        return self.busy or self.errands > 0 or self.unsaved  # in this order: who is done has set `unsaved` before
+        # In this order: who is done has set `unsaved` before.
+        return self.telling or self.busy or self.errands > 0 or self.unsaved
 
     @property
     def only_in_memory(self) -> bool:
