@@ -1,8 +1,10 @@
 """Directories that are full, or that belong to somebody else."""
 
+import re
+
 import pytest
 
-from tests.process.rig import CLIENT_SECRET, PASSWORD, USERNAME
+from tests.process.rig import CLIENT_SECRET, PASSWORD, ROOT, USERNAME
 from tests.testbed.systemd.installed import UNIT, Installed
 
 STATE = "/var/lib/rotator"
@@ -65,6 +67,22 @@ def test_what_was_spilled_is_there_after_a_stop_and_after_a_crash(installed: Ins
     assert installed.books.token_requests == {"granted": 3}
     machine.run("systemctl", "stop", UNIT)
     machine.run("umount", STATE)
+
+
+def test_a_removed_state_directory_is_mended_as_the_runbook_says(installed: Installed) -> None:
+    """G9, B24: the service may not make it again; a new one that is mounted for it takes all that memory holds."""
+    installed.start()
+    installed.login()
+    installed.machine.run("rm", "-rf", STATE)
+    installed.wait_until(lambda: "do not restart rotator" in installed.shown()["text"], "it is noticed")
+    assert installed.shown()["unsaved"]
+    runbook = (ROOT / "docs/runbooks/RotatorPairUnsaved.md").read_text()
+    for line in re.findall(r"^ +((?:install|nsenter) .+)$", runbook, re.MULTILINE):
+        installed.machine.run("sh", "-ec", line)
+    installed.wait_until(lambda: not installed.shown()["unsaved"], "it is saved")
+    assert installed.rotate()["generation"] == 2
+    installed.machine.run("systemctl", "restart", UNIT)
+    assert installed.rotate()["generation"] == 3
 
 
 def test_directories_have_the_modes_that_their_users_need(installed: Installed) -> None:
