@@ -14,6 +14,7 @@ from typing import Final
 from rotator.core import state as transitions
 from rotator.core.grant import refresh_request
 from rotator.core.model import (
+    Action,
     Answer,
     Fingerprinter,
     Grant,
@@ -160,13 +161,8 @@ class Rotator:
         while True:
             state = credential.state
             assert state is not None  # noqa: S101 - opened by `step`
-            plan, now = credential.plan, self._clock.now()
-            action = next_action(
-                state, plan.policy, plan.grant, credential.free_sinks, now, credential.spread,
-                unsaved=credential.unsaved and not save_tried,
-            )  # fmt: skip
-            if credential.asked and isinstance(action, Wait | Halt):
-                action = self._asked(credential, state, now, action)
+            now = self._clock.now()
+            action = self._due(credential, state, now, save_tried=save_tried)
             match action:
                 case Save():
                     save_tried = True
@@ -180,10 +176,23 @@ class Rotator:
                     if (credential.unsaved and save_tried) or not self._refresh(credential, state, why):
                         return Wait(self._clock.now() + SAVE_RETRY, Reason.SAVE_FAILED)
                     save_tried = False
-                case Wait(until, why):
-                    return Wait(min(until, now + SAVE_RETRY), Reason.SAVE_FAILED) if credential.unsaved else action
-                case Halt():
-                    return Wait(now + SAVE_RETRY, Reason.SAVE_FAILED) if credential.unsaved else action
+                case Wait() | Halt():
+                    if not credential.unsaved and credential.save_problem is None:
+                        return action
+                    until = action.until if isinstance(action, Wait) else _NEVER
+                    return Wait(min(until, now + SAVE_RETRY), Reason.SAVE_FAILED)
+
+    def _due(self, credential: Credential, state: CredentialState, now: float, *, save_tried: bool) -> Action:
+        plan = credential.plan
+        action = next_action(
+            state, plan.policy, plan.grant, credential.free_sinks, now, credential.spread,
+            unsaved=credential.unsaved and not save_tried,
+        )  # fmt: skip
+        if credential.asked and isinstance(action, Wait | Halt):
+            action = self._asked(credential, state, now, action)
+        if credential.save_problem is not None and not save_tried and isinstance(action, Wait | Halt):
+            return Save()  # a reservation failed, and nothing else is due that would find out when that is over
+        return action
 
     def has_lost(self, credential: Credential) -> bool:
         """Tell whether the stored state was removed behind our back: it is to be saved again."""

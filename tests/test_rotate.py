@@ -159,6 +159,20 @@ def test_who_asks_while_nothing_can_be_saved_is_told() -> None:
     assert line.endpoint.requests == []
 
 
+def test_a_reservation_that_failed_is_not_held_against_a_disk_that_has_room_again() -> None:
+    """C12 E2: after a rotation asked for in vain saving is tried on, and told as failing no longer than it is."""
+    line = Line(state=delivered())
+    line.rotator.ask(line.credential)
+    line.store.fail_saves.extend([FULL, FULL])
+    for _ in range(2):
+        line.step(2)
+        assert line.credential.view(lambda _: "-", line.clock.at).save_failing  # type: ignore[arg-type]
+    assert line.step(2) == Wait(AT + DUE, "due")
+    assert not line.credential.view(lambda _: "-", line.clock.at).save_failing  # type: ignore[arg-type]
+    assert line.endpoint.requests == []
+    assert line.store.saved[-1][1].refresh_started_at is None
+
+
 def test_a_last_save_is_tried_at_the_end() -> None:
     """B24 B7: `save_unsaved` writes what only memory holds and says whether anything is left."""
     line = at_due(granted(2))
