@@ -29,7 +29,7 @@ from rotator.core.standing import CredentialView, counted, shifted
 from rotator.core.state import CredentialState, Status
 from rotator.credential import Credential, Plan
 from rotator.once import Exit, run_once
-from rotator.ports import Counts, Event, Notice, Peers, Problem, Pulse, Readiness, StatusChanged
+from rotator.ports import Counts, Event, Notice, Peers, Problem, Pulse, Readiness, RefreshFinished
 from rotator.readiness import in_one_line, is_ready, why_not_ready
 from rotator.tidings import Tidings
 from rotator.workers import Workers
@@ -273,9 +273,15 @@ class Daemon:
         self._workers.wake()
 
     def notify(self, event: Event) -> None:
-        """Hear of a dead grant: the configuration may want an exit then (case I11). Observer."""
-        dead = isinstance(event, StatusChanged) and event.after == Status.REAUTHORIZATION_REQUIRED
-        if dead and self._config.daemon.on_dead_grant == "exit":
+        """Hear of a dead grant: the configuration may want an exit then (case I11). Observer.
+
+        Of each refusal, the first and a later one: a start on a dead grant gives time to log in until the next.
+        """
+        if self._config.daemon.on_dead_grant == "stay" or not isinstance(event, RefreshFinished):
+            return
+        credential = self._credentials.get(event.credential)
+        state = credential.state if credential else None
+        if state is not None and state.status is Status.REAUTHORIZATION_REQUIRED and event.outcome == "refused":
             self.stop(Exit.DEAD_GRANT)
 
     # -- desk --------------------------------------------------------------------------------------

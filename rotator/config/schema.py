@@ -85,8 +85,9 @@ class DaemonTable(Table):
     )
     on_dead_grant: Literal["stay", "exit"] = Field(
         "stay",
-        description="What to do when a credential needs a new login: `stay` and alert, or `exit` with status 77 "
-        "(for one credential under a supervisor that reacts to it).",
+        description="What to do when a credential needs a new login: `stay` and alert, or `exit` with status 77, "
+        "at the refusal that confirms it and, if somebody starts it again without a login, at each later one "
+        "(`probe_interval`). For one credential under a supervisor that reacts to it.",
     )
 
 

@@ -57,6 +57,29 @@ def test_a_dead_grant_may_end_the_daemon(life: Life) -> None:
     assert life.on_disk()["tokens"]["refresh_token"]
 
 
+def test_a_daemon_that_is_started_on_a_dead_grant_gives_time_to_log_in(life: Life) -> None:
+    """I11: with `on_dead_grant = "exit"` a start waits for a login until the next refusal, then ends with 77 again."""
+    life.refresh["probe_interval"] = "1h"
+    life.configure(daemon='on_dead_grant = "exit"')
+    life.put_pair(age=0, lifetime=4)
+    with life.daemon() as daemon:
+        wait_for_generation(daemon, 2)
+        life.sandbox.revoke()
+        assert daemon.process.wait(20) == 77
+    with life.daemon() as daemon:
+        daemon.wait_until(lambda: daemon.shown()["standing"] == "reauthorization_required", "the grant is still dead")
+        life.login()
+        assert daemon.shown()["standing"] == "valid"
+        assert daemon.stop() == 0
+    life.refresh["probe_interval"] = "1s"
+    life.configure(daemon='on_dead_grant = "exit"')
+    life.sandbox.revoke()
+    with life.daemon() as daemon:
+        assert daemon.process.wait(20) == 77
+    with life.daemon(clean=False) as daemon:  # the next probe finds it dead still
+        assert daemon.process.wait(20) == 77
+
+
 def test_a_user_who_is_enabled_again_is_noticed(life: Life) -> None:
     """A disabled user looks like a dead grant; the slow probe finds out when he is back, without a person."""
     life.refresh["probe_interval"] = "2s"
