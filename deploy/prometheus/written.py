@@ -49,7 +49,7 @@ refresh token, which lives days. When that ends or is revoked, a person must log
     kubectl -n NAMESPACE exec deploy/rotator -- rotator status  # in Kubernetes
 
 It names each credential's state, when both tokens end, the last error in words, and the cure. The log has the rest:
-`journalctl -u rotator`, or `kubectl -n NAMESPACE logs deploy/rotator`.
+`journalctl -u rotator`, or `kubectl -n NAMESPACE logs -l app.kubernetes.io/name=rotator --tail=-1`.
 
 | alert | severity | what it says |
 | --- | --- | --- |
