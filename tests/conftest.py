@@ -21,9 +21,10 @@ if _worker:
     os.environ["TZ"] = ZONES[int(_worker) % len(ZONES)]
     time.tzset()
 
-# Whoever runs the suite in the background has it ignore Ctrl-C, and its children would inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Whoever runs the suite in the background or by nohup has it ignore signals, and its children would inherit that.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # A slow machine is no failure.
 settings.register_profile("patient", deadline=None)

@@ -161,7 +161,7 @@ def test_a_state_that_lost_its_tokens_is_no_new_one(store: SecretStore, namespac
     namespace.edit("secrets", "state-home", {"data": {"state": text}})
     loaded = store.load("home")
     assert isinstance(loaded, Problem)
-    assert loaded.reason is Reason.STATE_UNREADABLE
+    assert loaded.reason is Reason.STATE_DAMAGED
     assert "its tokens are gone, though it held generation 1; move it out of the way" in loaded.text
 
 

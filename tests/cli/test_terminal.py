@@ -19,7 +19,7 @@ def test_the_password_is_asked_for_and_not_echoed(rotator: Place) -> None:
 
 def test_ctrl_c_at_the_password_is_one_word(rotator: Place) -> None:
     """An interrupted login shows no traceback."""
-    code, shown = converse(rotator.environ, rotator.command("login", "home"), ("User name for home:", "\x03"))
+    code, shown = converse(rotator.environ, rotator.command("login", "home"), ("User name for home: ", "\x03"))
     assert code == 130
     assert shown.rstrip().endswith("rotator: interrupted")
     assert "Traceback" not in shown

@@ -54,7 +54,7 @@ def test_what_was_spilled_is_there_after_a_stop_and_after_a_crash(installed: Ins
     installed.server.sandbox.change(latency_seconds=2)
     installed.begin_rotation()
     machine.run("sh", "-c", f"cat /dev/zero >{STATE}/filler; chmod 600 {STATE}/filler", check=False)
-    installed.wait_until(lambda: installed.shown()["unsaved"], "the save fails")
+    installed.wait_until(lambda: installed.shown()["save_failing"], "the save fails")
     if end == "stop":
         machine.run("systemctl", "stop", UNIT)
         machine.run("systemctl", "start", UNIT)
