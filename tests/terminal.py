@@ -8,6 +8,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 
 def converse(
@@ -33,7 +34,11 @@ def converse(
             shown += part.decode()
             if pending and pending[0][0] in shown:
                 os.write(master, pending.pop(0)[1].encode() + b"\n")
-        assert process.wait(20) is not None
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            signals = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "Sig" in line]
+            raise AssertionError(f"it goes on, having said {shown!r}, with {signals}") from None
     finally:
         process.kill()
         process.wait()

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import contextlib
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -101,12 +102,21 @@ class Mirror:
             except OSError as error:
                 self._problem = atomic.problem_of(error, path, "write").text
                 return
-            self._signatures[path] = _signature(path)
+            self._signatures[path] = self._signature_of(path, content)
         self._problem = ""
         if number != self._generation or not self.written.is_set():
             self._told(f"generation {number} of Secret {self._name} is in place")
         self._generation, self._expires_at = number, expires_at
         self.written.set()
+
+    def _signature_of(self, path: Path, content: bytes) -> int:
+        """Return the signature of what was written; 0, which no file has, if somebody has changed it already."""
+        try:
+            status = path.stat()
+            ours = stat.S_IMODE(status.st_mode) == self._mode and path.read_bytes() == content
+        except OSError:
+            return 0
+        return atomic.signature(status) if ours else 0
 
     def _contents(self, body: Mapping[str, Any]) -> dict[Path, bytes] | None:
         """Return what is to stand in the files; None if it is not worth writing: a problem says why."""
