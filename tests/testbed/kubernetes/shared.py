@@ -1,7 +1,8 @@
 """One API server for all workers of a test session: whoever needs it first starts it, whoever leaves last ends it.
 
 Each user holds a shared lock. A process that keeps the server waits for the exclusive one, which it gets when the last
-user has gone, in whatever way: the kernel releases a killed worker's lock. Run as a program, this module is the keeper.
+user has gone, in whatever way: the kernel releases a killed worker's lock. Run as a program, this module is the keeper;
+it is nobody's child, so that a worker which has done its part need not wait for the others.
 """
 
 import fcntl
@@ -44,38 +45,32 @@ def namespace(cluster: Cluster) -> Namespace:
 def shared_cluster(directory: Path) -> Generator[Cluster]:
     """Share the API server in `directory` with everybody else who asks for it there."""
     directory.mkdir(exist_ok=True)
-    keeper: subprocess.Popen[bytes] | None = None
     with (directory / "users").open("w") as users, (directory / "start").open("w") as start:
         fcntl.flock(users, fcntl.LOCK_SH)  # waits while a keeper who found nobody clears up
         fcntl.flock(start, fcntl.LOCK_EX)
         place = directory / "place"
         if not place.exists():
-            keeper = _start_keeper(directory, place)
+            _start_keeper(directory, place)
         home, url = place.read_text().splitlines()
         fcntl.flock(start, fcntl.LOCK_UN)
         try:
             yield Cluster(Path(home), url)
         finally:
             fcntl.flock(users, fcntl.LOCK_UN)
-            if keeper is not None:
-                keeper.wait()  # until everybody else has gone, too
 
 
-def _start_keeper(directory: Path, place: Path) -> subprocess.Popen[bytes]:
+def _start_keeper(directory: Path, place: Path) -> None:
     log = directory / "keeper.log"
     with log.open("ab") as output:
-        keeper = subprocess.Popen(
+        subprocess.run(
             (sys.executable, "-m", __name__, str(directory)),
-            cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, check=True,
         )  # fmt: skip
     deadline = time.monotonic() + _PATIENCE
     while not place.exists():
-        if keeper.poll() is not None or time.monotonic() > deadline:
-            keeper.kill()
-            keeper.wait()
+        if "Error" in log.read_text(errors="replace") or time.monotonic() > deadline:
             pytest.fail(f"no API server: {log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.02)
-    return keeper
 
 
 def _keep(directory: Path) -> None:
@@ -89,5 +84,5 @@ def _keep(directory: Path) -> None:
         servers.stop()  # before the lock is given up
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and os.fork() == 0:
     _keep(Path(sys.argv[1]))
