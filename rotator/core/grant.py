@@ -7,6 +7,7 @@ a granted answer but the two tokens, because the pair is saved before anything e
 
 import base64
 import binascii
+import functools
 import json
 import math
 import re
@@ -104,8 +105,8 @@ def classify(status: int, headers: Headers, body: bytes, wall_now: float, token_
     """
     fields, form_encoded = _fields(body)
     success = 200 <= status < 300  # noqa: PLR2004 - status classes read best as numbers
-    if success and fields is not None and (granted := _granted(fields, form_encoded=form_encoded)):
-        return replace(granted, served_at=_date(headers.get("date", "")))
+    if success and fields is not None and (granted := _granted(fields, headers, form_encoded=form_encoded)):
+        return granted
     code = _error_code(fields, body, status)
     retry_after = _retry_after(headers, wall_now)
     text = _description(fields, body)
@@ -129,12 +130,12 @@ def classify(status: int, headers: Headers, body: bytes, wall_now: float, token_
     return Unavailable(Reason.HTTP_5XX, delivered=True, retry_after=retry_after, status=status, text=text)
 
 
-def _granted(fields: Mapping[str, object], *, form_encoded: bool) -> Granted | None:
+def _granted(fields: Mapping[str, object], headers: Headers, *, form_encoded: bool) -> Granted | None:
     access, refresh = _text(fields.get("access_token")), _text(fields.get("refresh_token"))
     if not access and (not refresh or fields.get("error")):
         return None
     raw = {key: value for key, value in fields.items() if key not in ("access_token", "refresh_token")}
-    return Granted(access, refresh or None, raw, form_encoded)
+    return Granted(access, refresh or None, raw, form_encoded, _date(headers.get("date", "")))
 
 
 def _classify_success(fields: Mapping[str, object] | None, code: str, status: int, text: str) -> Answer:
@@ -249,6 +250,7 @@ def _retry_after(headers: Headers, wall_now: float) -> float | None:
     return max(0.0, *seconds, 0.0) if seconds else None
 
 
+@functools.lru_cache(16)  # a fleet gets many answers in a second
 def _date(value: str) -> float | None:
     try:
         date = parsedate_to_datetime(value)
