@@ -206,10 +206,11 @@ class Assembly:
             tokens = from_refresh_token(granted.refresh_token or "", plan.policy, asked_at)
         return self.rotator.intake.adopt(credential, tokens, oddities=oddities)
 
-    def tell_oddities(self) -> None:
-        """Tell what the store has found odd since this was last called, be it about what has just been read."""
-        while self.store.warnings:
-            self._notice("store_warning", self.store.warnings.pop(0))
+    def tell_store_warnings(self) -> None:
+        """Tell what the store has found odd since this was last called, each once; may be called from any thread."""
+        with contextlib.suppress(IndexError):  # a look before would not do: patrols may run side by side
+            while True:
+                self._notice("store_warning", self.store.warnings.pop(0))
 
     # -- end ---------------------------------------------------------------------------------------
 
@@ -223,7 +224,7 @@ class Assembly:
         self._sinks.close()
         if self.peers is not None:
             self.peers.close()
-        self.tell_oddities()
+        self.tell_store_warnings()
         self.store.close()
 
 

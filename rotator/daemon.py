@@ -250,7 +250,7 @@ class Daemon:
 
     def _look_at(self, names: list[str]) -> None:
         self._tidings.tell()
-        self._assembly.tell_oddities()
+        self._assembly.tell_store_warnings()
         for name in names:
             credential = self._credentials.get(name)
             if self._assembly.stopping.is_set():

@@ -54,7 +54,7 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
         unheard = [systemd.problem] if systemd.problem else []
         for text in (*map(str, config.warnings), *unheard):
             observers.notify(Notice("start_warning", text, level="warning"))
-        assembly.tell_oddities()
+        assembly.tell_store_warnings()
         yield daemon, assembly, metrics
 
 
