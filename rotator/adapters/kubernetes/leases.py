@@ -77,10 +77,11 @@ class Leases:
 
     def follow(self, names: Collection[str]) -> None:
         """Tell whoever reads a Lease of ours which credentials we refresh under it."""
-        shards = len(self._leases)
-        for number, lease in enumerate(self._leases):
-            mine = sorted(name for name in names if shard_of(name, shards) == number)
-            lease.credentials = hashlib.sha256("\n".join(mine).encode()).hexdigest()[:16]
+        mine: list[list[str]] = [[] for _ in self._leases]
+        for name in sorted(names):
+            mine[shard_of(name, len(mine))].append(name)
+        for lease, held in zip(self._leases, mine, strict=True):
+            lease.credentials = hashlib.sha256("\n".join(held).encode()).hexdigest()[:16]
 
     def trouble(self) -> str:
         """Say why the API server does not serve us; empty if it does."""
