@@ -77,7 +77,7 @@ class Publisher:
         """Publish; a bug in a sink is a failed delivery, for no refresh may depend on it. `told`: the last failure."""
         try:
             return sink.publish(tokens)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - no refresh may depend on a sink
             output = sink.name.replace("{name}", name)
             text = f"{output} failed by a bug: {type(error).__name__}; please report it"
             if text != told:

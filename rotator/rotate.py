@@ -115,7 +115,7 @@ class Rotator:
         """Say why nobody may log in or rotate here; None if all may."""
         return None
 
-    def follows(self, credential: Credential) -> bool:  # noqa: ARG002 - as above
+    def follows(self, credential: Credential) -> bool:  # noqa: ARG002 - one owner: nobody is followed
         """Tell whether another replica owns the credential."""
         return False
 

@@ -15,6 +15,7 @@ import pytest
 from rotator.core.model import (
     HOUR,
     Answer,
+    Fingerprinter,
     Grant,
     Granted,
     Halt,
@@ -125,7 +126,7 @@ def test_a_pair_that_cannot_be_saved_is_kept_published_and_saved_each_second() -
     assert line.step() == Wait(AT + DUE + SAVE_RETRY, Reason.SAVE_FAILED)
     assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-1"))
     assert line.sinks["file"].published[-1].access_token == planted("access-2")
-    assert line.credential.view(lambda _: "-", line.clock.at).unsaved  # type: ignore[arg-type]
+    assert line.credential.view(Fingerprinter(b"key"), line.clock.at).unsaved
     assert line.observer.of(SaveFinished)[-1].holds_new_pair
 
     line.step(1)
@@ -166,9 +167,9 @@ def test_a_reservation_that_failed_is_not_held_against_a_disk_that_has_room_agai
     line.store.fail_saves.extend([FULL, FULL])
     for _ in range(2):
         line.step(2)
-        assert line.credential.view(lambda _: "-", line.clock.at).save_failing  # type: ignore[arg-type]
+        assert line.credential.view(Fingerprinter(b"key"), line.clock.at).save_failing
     assert line.step(2) == Wait(AT + DUE, "due")
-    assert not line.credential.view(lambda _: "-", line.clock.at).save_failing  # type: ignore[arg-type]
+    assert not line.credential.view(Fingerprinter(b"key"), line.clock.at).save_failing
     assert line.endpoint.requests == []
     assert line.store.saved[-1][1].refresh_started_at is None
 
@@ -719,7 +720,9 @@ def test_a_sink_that_raises_holds_up_no_refresh() -> None:
         line.sinks[name].fail.extend([Fault(), Fault(), Fault()])
     for _ in range(3):
         line.step(1)
-    assert line.step(DUE).until > line.clock.at  # type: ignore[union-attr]
+    after = line.step(DUE)
+    assert isinstance(after, Wait)
+    assert after.until > line.clock.at
     assert line.refresh_tokens() == (planted("refresh-2"), planted("refresh-2"))
     line.step(60)
     assert [tokens.generation for tokens in line.sinks["good"].published] == [1, 2]
@@ -823,7 +826,7 @@ def test_an_unreadable_state_is_not_an_absent_one() -> None:
     assert line.step() == Wait(AT + 30, Reason.STATE_UNREADABLE)
     line.step(30)
     assert line.endpoint.requests == []
-    assert line.credential.view(lambda _: "-", line.clock.at).standing == Standing.STATE_UNREADABLE  # type: ignore[arg-type]
+    assert line.credential.view(Fingerprinter(b"key"), line.clock.at).standing == Standing.STATE_UNREADABLE
     assert [event.event for event in line.observer.of(Notice)] == ["state_unreadable"]
     line.step(30)
     assert line.state.generation == 1

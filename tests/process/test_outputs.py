@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -211,7 +212,7 @@ def test_hooks_that_hang_hold_up_no_refresh(life: Life) -> None:
             life.put_pair(age=3600, name=name)
         with life.daemon() as daemon:
             for name in names:
-                daemon.wait_until(lambda name=name: life.has_good_token(name), f"{name} is refreshed")  # type: ignore[misc]
+                daemon.wait_until(partial(life.has_good_token, name), f"{name} is refreshed")
             assert rotate(daemon, "a")["generation"] == 3, "nor its own credential"
             assert daemon.stop() == 0
 

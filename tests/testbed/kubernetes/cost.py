@@ -32,7 +32,7 @@ ROTATIONS: Final = 10
 HANDED_OVER: Final = 20
 _COUNTED: Final = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 _FLEET_SECONDS: Final = 300.0
-_SETTLED_SECONDS: Final = 10.0
+_SETTLED_SECONDS: Final = 10.0  # what is asked on its own account in this time is what is measured
 
 
 def requests(cluster: Cluster) -> Counter[str]:

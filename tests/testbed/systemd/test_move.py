@@ -6,6 +6,8 @@ from typing import Final
 from tests.process.rig import NAME, ROOT
 from tests.testbed.systemd.installed import Installed
 
+_HOME: Final = "/srv"
+"""Where the operator of the test machine types."""
 _PAGE: Final = (ROOT / "docs/how-to/move.md").read_text()
 
 
@@ -16,20 +18,20 @@ def test_a_move_takes_no_login_and_an_old_copy_and_a_retired_credential_do_no_ha
     machine = installed.machine
 
     def type_in(block: str) -> None:
-        machine.run("sh", "-ec", f"cd /root\n{block}")
+        machine.run("sh", "-ec", f"cd {_HOME}\n{block}")
 
     installed.start()
     installed.login()
     assert installed.rotate()["generation"] == 2
     type_in(pack)
-    machine.run("cp", "/root/rotator.tar", "/root/backup.tar")
+    machine.run("cp", f"{_HOME}/rotator.tar", f"{_HOME}/backup.tar")
     machine.run("rm", "-r", "/etc/rotator", "/var/lib/rotator", "/run/rotator")  # another machine
     type_in(unpack)
     installed.wait_for_generation(3)
-    machine.run("cp", "/root/backup.tar", "/root/rotator.tar")
+    machine.run("cp", f"{_HOME}/backup.tar", f"{_HOME}/rotator.tar")
     machine.run("systemctl", "stop", "rotator")
     type_in(clear)
-    machine.run("tar", "-C", "/", "-xf", "/root/backup.tar")
+    machine.run("tar", "-C", "/", "-xf", f"{_HOME}/backup.tar")
     type_in(restored)
     assert installed.shown()["standing"] == "login_required"
     installed.login()
