@@ -33,6 +33,7 @@ def converse(
                 break
             shown += part.decode()
             if pending and pending[0][0] in shown:
+                _wait_until_it_reads(process.pid, deadline)
                 os.write(master, pending.pop(0)[1].encode() + b"\n")
         try:
             process.wait(20)
@@ -45,3 +46,9 @@ def converse(
         os.close(master)
     assert not pending, shown
     return process.returncode, shown
+
+
+def _wait_until_it_reads(pid: int, deadline: float) -> None:
+    """Wait until the process sleeps: while it still flushes its question, Python's `input` forgets a Ctrl-C."""
+    while "\nState:\tS" not in Path(f"/proc/{pid}/status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.001)
