@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,7 +11,7 @@ from typing import Final
 import pytest
 
 from rotator.adapters.control_client import ControlClient
-from tests.needs import needs
+from tests.needs import FAKETIME, needs
 from tests.process.life import Life, events, rotate, wait_for_generation
 from tests.process.rig import DaemonProcess
 
@@ -24,13 +23,10 @@ class FakedClock:
 
     def __init__(self, directory: Path, offset: float = 0) -> None:
         needs("faketime")
-        preload = subprocess.run(
-            ("faketime", "-f", "+0", "printenv", "LD_PRELOAD"), capture_output=True, text=True, check=True
-        )
         self._file = directory / "faketime"
         self.set(offset)
         self.environment = {
-            "LD_PRELOAD": preload.stdout.strip(),
+            "LD_PRELOAD": FAKETIME,
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "DONT_FAKE_MONOTONIC": "1",  # it cannot be set on a real machine either
@@ -117,6 +113,7 @@ def test_a_day_of_23_or_25_hours_is_a_day_like_any_other(life: Life, change: dat
         assert _steps(daemon) == 1
         assert daemon.shown()["generation"] == 2
         assert life.books == books
+        assert daemon.stop() == 0
 
 
 def _fake_now(daemon: DaemonProcess) -> float:
