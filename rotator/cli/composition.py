@@ -48,7 +48,7 @@ def composed(path: Path, config: Config, systemd: Systemd) -> Iterator[tuple[Dae
             )
         except InputsUnusable as error:  # such as an environment proxy that is no URL
             raise Stop(ExitCode.CONFIG, str(error)) from None
-        metrics = Metrics(daemon, config.metrics.fleet_threshold, assembly.clock)
+        metrics = Metrics(daemon.desk, config.metrics.fleet_threshold, assembly.clock)
         observers.add(metrics)
         observers.add(daemon)
         unheard = [systemd.problem] if systemd.problem else []
@@ -84,10 +84,13 @@ async def serve(config: Config, daemon: Daemon, observer: Observer, metrics: Met
     sys.setswitchinterval(_TURN_SECONDS)
     async with contextlib.AsyncExitStack() as stack:
         pages = make_app(
-            daemon, metrics, status_page=config.metrics.status_page, own_names_only=is_loopback(config.metrics.host)
+            daemon.desk,
+            metrics,
+            status_page=config.metrics.status_page,
+            own_names_only=is_loopback(config.metrics.host),
         )
         await _serve_pages(config, pages, stack, observer)
-        await _serve_control(config, make_control_app(daemon, VERSION), stack, observer)
+        await _serve_control(config, make_control_app(daemon.desk, VERSION), stack, observer)
         return await daemon.run()
 
 
