@@ -42,7 +42,7 @@ class Intake:
             if credential.state is not None:
                 return True  # somebody else was quicker
             credential.problem = None
-            credential.durable_generation = state.generation
+            credential.durable_generation, credential.unsaved = state.generation, loaded.kept
             opened = transitions.opened(state, plan.policy, now, spread_of(credential.name, state.generation))
             # What an output holds is looked at, not remembered: after a boot the files in /run are gone.
             opened = transitions.with_sinks(opened, tuple(sink.name for sink in plan.sink_refs if sink.is_hook))

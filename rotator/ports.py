@@ -32,6 +32,8 @@ class Loaded:
     """The durable state of one credential. `state` is None only if there truly is none."""
 
     state: CredentialState | None
+    kept: bool = False
+    """It was found where `Problem.kept` says: it is yet to be saved in its place."""
 
 
 class Clock(Protocol):

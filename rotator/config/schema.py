@@ -55,8 +55,8 @@ class DaemonTable(Table):
     )
     spill_directory: AbsolutePath | None = Field(
         None,
-        description="A place on another disk for a token set that the state directory cannot take (disk full). "
-        "In the systemd service it needs `ReadWritePaths=`. "
+        description="A place on another disk, one that outlives a reboot, for a token set that the state directory "
+        "cannot take (disk full). In the systemd service it needs `ReadWritePaths=`. "
         "Without it such a token set lives in memory until the disk has room. Default: none.",
         examples=["/srv/rotator"],
     )

@@ -247,6 +247,8 @@ def test_a_pair_that_is_spilled_is_not_lost_by_a_stop(life: Life, heals: bool) -
     if not heals:
         block.rmdir()
     with life.daemon() as daemon:
+        daemon.wait_until(lambda: not spill.exists(), "the pair is saved in its place, before it is used")
+        assert life.on_disk()["tokens"]["generation"] == 2
         assert rotate(daemon)["generation"] == 3
 
 

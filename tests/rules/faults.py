@@ -3,7 +3,7 @@
 from typing import Final
 
 from rotator.core.model import DAY, Answer, Reason, Refused, Unavailable
-from rotator.ports import Notice
+from rotator.ports import Notice, Problem
 from tests.rules.station import FULL, Station
 
 LIFETIME: Final = 3600.0
@@ -106,12 +106,12 @@ def disk_fills_up(station: Station) -> None:
     station.run(600)
 
 
-def disk_fills_up_during_the_request(station: Station) -> None:
+def disk_fills_up_during_the_request(station: Station, problem: Problem = FULL) -> None:
     """Have no room for the new pair."""
     until_due(station)
 
     def fills_up(token: str, now: float) -> Answer:
-        station.store.problem = FULL
+        station.store.problem = problem
         return station.server.refresh(token, now)
 
     station.fault = fills_up

@@ -8,7 +8,7 @@ from rotator.core.model import DAY, RotationPolicy
 from rotator.ports import LeaseView
 from tests.rules import faults
 from tests.rules.faults import LIFETIME, MARGIN, MONTH
-from tests.rules.station import Station
+from tests.rules.station import FULL, Station
 
 EACH: Final = 2000
 FLEET: Final = 0
@@ -119,6 +119,10 @@ SCRIPTS: Final = (
     Script(
         _SAVE, "the disk is full when a refresh falls due",
         faults.disk_fills_up, within=180, ahead=1000, others=(_OVERDUE,),
+    ),
+    Script(
+        _SAVE, "the disk fills up while a request is under way, and `spill_directory` takes the new pair",
+        faults.disk_fills_up_during_the_request, {"problem": replace(FULL, kept=True)}, within=180,
     ),
     Script(
         "RotatorClockSuspect", "the clock is set back by an hour", faults.clock_set_back, within=90, thresholds=(EACH,),

@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -206,7 +207,7 @@ class FileStore:
             elif isinstance(spilled, Problem):
                 return spilled  # it may hold the only good refresh token: using an older one harms
             elif _mark(spilled.state) > (_mark(result.state) if isinstance(result, Loaded) else -1):
-                result = spilled
+                result = replace(spilled, kept=True)
         if isinstance(result, Loaded):
             self._known[name] = _mark(result.state)
         elif isinstance(result, _Damaged):
