@@ -50,7 +50,7 @@ class SharingRotator(Rotator):
         self._ownership = ownership
         self._takeover = takeover
         self._warned: set[str] = set()
-        self._saver = FencedSaver(store, clock, observer)
+        self._saver = FencedSaver(store, clock, observer, ownership)
         self.intake: SharedIntake = SharedIntake(store, self._saver, clock, observer, ownership)
 
     def refusal(self, credential: Credential) -> Problem | None:
@@ -151,6 +151,8 @@ class SharingRotator(Rotator):
         action = next_action(credential.state, plan.policy, plan.grant, credential.free_sinks, now, credential.spread)
         if isinstance(action, Publish):
             return Wait(now, "publish")
+        if self._shared.vanished(credential.name):
+            return None
         return action if isinstance(action, Wait | Halt) else None
 
     def _follow(self, credential: Credential) -> Wait:
@@ -259,10 +261,21 @@ class SharedIntake(Intake):
 class FencedSaver(Saver):
     """Writes states where another replica may have written before; the token set that was issued last counts."""
 
-    def __init__(self, store: SharedStore, clock: Clock, observer: Observer) -> None:
+    def __init__(self, store: SharedStore, clock: Clock, observer: Observer, ownership: Ownership) -> None:
         """Take the ports."""
         super().__init__(store, clock, observer)
         self._shared = store
+        self._ownership = ownership
+
+    def has_lost(self, credential: Credential) -> bool:
+        """Tell whether the stored state was removed behind our back: its owner, and nobody else, sees to that.
+
+        An owner that goes by a copy reads the store then, and saves the copy if it finds nothing newer.
+        """
+        term = self._ownership.term(credential.name)
+        if term is None or term == credential.term:
+            return term is not None and super().has_lost(credential)
+        return self._store.vanished(credential.name)
 
     def save(
         self, credential: Credential, state: CredentialState, *, reserving: bool = False, holds_new_pair: bool = False
@@ -276,7 +289,8 @@ class FencedSaver(Saver):
         loaded = self._store.load(credential.name)
         if isinstance(loaded, Problem):  # tried again each second, and as conditional as before
             credential.save_problem = loaded
-            super()._tell(SaveFinished(credential.name, loaded, 0.0, holds_new_pair))
+            at_stake = holds_new_pair or credential.only_in_memory
+            super()._tell(SaveFinished(credential.name, loaded, 0.0, at_stake))
             return False
         stored = loaded.state or CredentialState()
         credential.save_problem = None

@@ -38,6 +38,10 @@ class SharedDisk:
         """Return what is stored."""
         return from_record(json.loads(self.text)) if self.text else None
 
+    def remove(self) -> None:
+        """Forget it, as somebody who deletes the Secret."""
+        self.text, self.version = "", self.version + 1
+
 
 class FencedStore:
     """A `rotator.ports.SharedStore` of one credential in memory. `away`: nothing gets through."""
@@ -78,8 +82,8 @@ class FencedStore:
         return (NAME,)
 
     def vanished(self, name: str) -> bool:
-        """Never notice."""
-        return False
+        """Tell whether what was stored has been removed since it was last loaded or saved."""
+        return not self.disk.text and self.disk.version > max(self.seen, 0)
 
     def fingerprint_key(self) -> bytes:
         """Return a key."""

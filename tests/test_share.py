@@ -12,7 +12,7 @@ from rotator.core.state import Trouble
 from rotator.ports import Notice, Problem, SaveFinished
 from rotator.readiness import is_ready
 from tests.line import NAME
-from tests.replicas import LEASE, Release, Replica
+from tests.replicas import LEASE, FencedStore, Release, Replica
 from tests.world import Crash, ModelServer
 
 
@@ -313,6 +313,64 @@ def test_a_store_that_was_emptied_is_filled_again_by_a_new_owner() -> None:
     release.assert_well()
     assert release.disk.state is not None
     assert release.disk.state.generation > generation
+
+
+def test_a_removed_state_is_put_back_by_the_owner_alone() -> None:
+    """C2, G8: what memory holds is saved again; a follower leaves it to the owner, even if it once was the owner."""
+    release = _logged_in()
+    former = _owner(release)
+    former.store.away = True
+    release.run(2 * LEASE + 400)  # another takes over, and has read the store
+    former.store.away = False
+    release.run(1)
+    owner, kept = _owner(release), release.newest
+    assert owner is not former
+    release.disk.remove()
+    assert not former.rotator.has_lost(former.credential)
+    former.turn()
+    assert release.disk.state is None
+    assert owner.rotator.has_lost(owner.credential)
+    owner.turn()
+    assert release.newest == kept
+    assert not owner.rotator.has_lost(owner.credential)
+    assert [one.event for one in owner.observer.of(Notice)].count("state_removed") == 1
+    release.assert_well()
+
+
+def test_an_owner_at_rest_puts_a_removed_state_back_too() -> None:
+    """C14: who took over by a copy has read nothing yet; it reads the store then, and saves what it was left."""
+    release = _logged_in()
+    former = _owner(release)
+    release.alive.remove(former)
+    release.run(2 * LEASE)
+    (owner,), kept = release.alive, release.newest
+    assert owner.term(NAME) is not None
+    assert owner.store.loads == 0, "it goes by its copy"
+    assert not owner.rotator.has_lost(owner.credential)
+    release.disk.remove()
+    assert owner.rotator.has_lost(owner.credential)
+    owner.turn()
+    assert release.newest == kept
+    assert not owner.rotator.has_lost(owner.credential)
+    release.assert_well()
+
+
+def test_a_newer_state_that_comes_after_a_removal_is_not_overwritten() -> None:
+    """C4: between the news of a removal and the save another may have written; the newer token set counts."""
+    release = _logged_in()
+    owner, older = _owner(release), release.disk.state
+    release.disk.remove()
+    assert owner.rotator.has_lost(owner.credential)
+    rival = FencedStore(release.disk)
+    rival.load(NAME)
+    assert older is not None
+    assert older.tokens is not None
+    newer = replace(older, tokens=replace(older.tokens, generation=2, refresh_token="newer"))
+    assert rival.save(NAME, newer) is None
+    release.run(1)
+    assert release.newest == "newer"
+    assert owner.credential.state is not None
+    assert owner.credential.state.tokens == newer.tokens
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -1,7 +1,9 @@
 """How followers hear of new states, on a real API server: at once, also after a watch has ended."""
 
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from rotator.adapters.kubernetes.client import KubernetesClient
 from rotator.adapters.kubernetes.copies import Copies
 from rotator.adapters.kubernetes.store import SecretStore
+from rotator.adapters.kubernetes.wire import GONE, Api
 from rotator.core.state import CredentialState
-from tests.adapters.secrets import SECONDS, store_client
+from rotator.ports import Loaded
+from tests.adapters.secrets import SECONDS, Lossy, store_client
 from tests.process.rig import wait_until
 from tests.samples import state_of
 from tests.testbed.kubernetes.cluster import Namespace
@@ -31,6 +35,7 @@ class Follower:
     def __init__(self, namespace: Namespace, path: Path, names: list[str], url: str = "", *, by_name: bool) -> None:
         self.seen: dict[str, int] = {}
         self.order: list[tuple[str, int]] = []
+        self.lost: list[tuple[str, str]] = []
         secrets = [f"state-{name}" for name in names]
         rule = role((), by_name=False)[0] | ({"resourceNames": secrets} if by_name else {})
         account = namespace.account(rule, name="follower")
@@ -38,12 +43,15 @@ class Follower:
         path.write_text(config.replace(namespace.cluster.url, url or namespace.cluster.url))
         self.client = KubernetesClient({"KUBECONFIG": str(path)})
         collection = f"/api/v1/namespaces/{namespace.name}/secrets"
-        self.copies = Copies(self.client, collection, "state-", SECONDS, self._came)
+        self.copies = Copies(self.client, collection, "state-", SECONDS, self._came, self._lost)
         self.copies.follow(names, SECONDS)
 
     def _came(self, name: str, state: CredentialState) -> None:
         self.seen[name] = state.generation
         self.order.append((name, state.generation))
+
+    def _lost(self, secret: str, version: str) -> None:
+        self.lost.append((secret, version))
 
     def close(self) -> None:
         """End the watch."""
@@ -120,6 +128,58 @@ def test_what_is_stored_of_an_added_credential_comes_also_where_one_watch_is_for
         follower.close()
 
 
+@pytest.mark.parametrize(("number", "by_name"), [(2, True), (20, False)])
+def test_a_deleted_state_is_told_at_once_with_a_later_version(
+    store: SecretStore, namespace: Namespace, tmp_path: Path, number: int, by_name: bool
+) -> None:
+    """C14: the store knows by it that what it wrote is gone, and by the version that what it writes next is not."""
+    for name in ("c0", "c1"):
+        assert store.save(name, state_of(1)) is None
+    follower = Follower(namespace, tmp_path / "follower", [f"c{one}" for one in range(number)], by_name=by_name)
+    try:
+        namespace.delete("secrets", "state-c0")
+        wait_until(lambda: follower.lost, "it is told", 5.0)
+        store.lost(*follower.lost.pop())
+        assert [store.vanished(name) for name in ("c0", "c1")] == [True, False]
+        assert isinstance(store.load("c0"), Loaded)
+        assert store.save("c0", state_of(1)) is None
+        assert not store.vanished("c0")
+        assert not follower.lost
+    finally:
+        follower.close()
+
+
+class Outdated(Lossy):
+    """Says of each watch that its version is too old, once what is missed has happened."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(api)
+        self.missed = threading.Event()
+
+    def watch(self, path: str, query: Mapping[str, str], *, timeout: float) -> Iterator[Mapping[str, Any]]:
+        """Implement `wire.Api`."""
+        self.missed.wait(timeout)
+        yield {"type": "ERROR", "object": {"code": GONE, "message": "too old"}}
+
+
+def test_a_deletion_that_no_watch_has_told_is_found_when_all_is_listed_anew(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    """H10: what happened while nobody watched, and is forgotten by the server, is seen by what is not there."""
+    with store_client(namespace, tmp_path) as (client, name):
+        store, api = SecretStore(client, name, "state-", SECONDS), Outdated(client)
+        lost: list[str] = []
+        assert store.save("c0", state_of(1)) is None
+        copies = Copies(api, store.collection, "state-", SECONDS, lambda *_: None, lambda *gone: lost.append(gone[0]))
+        try:
+            copies.follow(["c0", "c1"], SECONDS)
+            namespace.delete("secrets", "state-c0")
+            api.missed.set()
+            wait_until(lambda: lost == ["state-c0"], "it is told")
+        finally:
+            copies.close()
+
+
 def test_a_state_that_cannot_be_read_is_told_and_changes_nothing(
     store: SecretStore, namespace: Namespace, tmp_path: Path
 ) -> None:
@@ -129,6 +189,7 @@ def test_a_state_that_cannot_be_read_is_told_and_changes_nothing(
     try:
         namespace.edit("secrets", "state-c0", {"data": {"state": "eA=="}})
         wait_until(lambda: "state-c0" in follower.copies.trouble, "it is told")
+        assert [secret for secret, _ in follower.lost] == ["state-c0"]
         assert follower.seen == {"c0": 1}
     finally:
         follower.close()

@@ -162,7 +162,7 @@ def test_a_state_that_lost_its_tokens_is_no_new_one(store: SecretStore, namespac
     loaded = store.load("home")
     assert isinstance(loaded, Problem)
     assert loaded.reason is Reason.STATE_DAMAGED
-    assert "its tokens are gone, though it held generation 1; move it out of the way" in loaded.text
+    assert "its tokens are gone, though it held generation 1; keep a copy if in doubt, then kubectl -n" in loaded.text
 
 
 def test_a_state_without_tokens_is_one(store: SecretStore) -> None:

@@ -129,6 +129,51 @@ def test_a_rollout_that_renames_the_lease_spends_no_token_twice(namespace: Names
         assert sandbox.books.replays_by_user.total() == 0
 
 
+@pytest.mark.parametrize("at_rest", [False, True])
+def test_a_deleted_state_is_put_back_by_its_owner(namespace: Namespace, tmp_path: Path, at_rest: bool) -> None:
+    """C14: the state is in memory alone then; the watch tells, and the owner writes it again, also from a copy."""
+    with released(namespace, tmp_path, 2, "home") as (release, sandbox):
+        owner = release.owner("home")
+        other = next(one for one in release.replicas if one is not owner)
+        wait_until(lambda: other.token("home"), "the follower has a copy")
+        if at_rest:
+            assert owner.stop() == 0
+            owner, other = release.owner("home", patience=10.0), owner
+        before = release.stored("home")
+        namespace.delete("secrets", secret_name(PREFIX, "home"))
+        after = wait_until(lambda: release.stored("home"), "the state is back")
+        assert before is not None
+        assert after.tokens == before.tokens
+        event = '"event": "store_behind"' if at_rest else '"event": "state_removed"'
+        wait_until(lambda: event in owner.log, "it is told")
+        assert event not in other.log
+        assert owner.run("rotate", "home").returncode == 0
+        assert sandbox.books.replays_by_user.total() == 0
+
+
+def test_an_emptied_state_is_told_with_the_command_that_lets_its_owner_put_it_back(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    """G9: what may be a person's work is not written over; once that person has deleted it, memory is the truth."""
+    state = secret_name(PREFIX, "home")
+    with released(namespace, tmp_path, 2, "home") as (release, sandbox):
+        owner = release.owner("home")
+        before = release.stored("home")
+        namespace.edit("secrets", state, {"data": None})
+        cure = f"kubectl -n {namespace.name} delete secret {state}"
+        shown = wait_until(lambda: cure in (status := owner.run("status", "home").stdout) and status, "it is told")
+        assert "its tokens are gone" in shown
+        assert '"event": "pair_unsaved"' in owner.log
+        assert namespace.secret(state) == {}
+        namespace.delete("secrets", state)
+        after = wait_until(lambda: release.stored("home"), "the state is back")
+        assert before is not None
+        assert after.tokens == before.tokens
+        wait_until(lambda: cure not in owner.run("status", "home").stdout, "the trouble is over")
+        assert owner.run("rotate", "home").returncode == 0
+        assert sandbox.books.replays_by_user.total() == 0
+
+
 def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -> None:
     """C22: a Secret is one place for all replicas; a follower that lags never puts an older token there."""
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from rotator.adapters.kubernetes import state_secret
-from rotator.adapters.kubernetes.watch import Watch
-from rotator.adapters.kubernetes.wire import Api
+from rotator.adapters.kubernetes.watch import Gone, Watch
+from rotator.adapters.kubernetes.wire import Api, metadata_of, version_of
 from rotator.core.record import RecordError
 from rotator.core.state import CredentialState
 
@@ -21,14 +21,19 @@ class Copies:
     """Watches the states of credentials and hands every new one on."""
 
     def __init__(
-        self, api: Api, collection: str, prefix: str, timeout: float, came: Callable[[str, CredentialState], object]
-    ) -> None:
-        """Watch nothing before `follow`. `came` is called in our threads, with each state, old ones included."""
+        self, api: Api, collection: str, prefix: str, timeout: float, came: Callable[[str, CredentialState], object],
+        lost: Gone,
+    ) -> None:  # fmt: skip
+        """Watch nothing before `follow`. What follows is called in our threads.
+
+        `came`: with each state, old ones included; `lost`: with the name of each Secret that is gone or of no use.
+        """
         self._api = api
         self._collection = collection
         self._prefix = prefix
         self._timeout = timeout
         self._came = came
+        self._lost = lost
         self._watches: dict[str, Watch] = {}
         self._names: frozenset[str] = frozenset()
 
@@ -50,7 +55,7 @@ class Copies:
             self._watches.pop(key).stop()
         begun = []
         for key in selectors.keys() - self._watches.keys():
-            watch = Watch(self._api, self._collection, selectors[key], self._timeout, self._hand_on)
+            watch = Watch(self._api, self._collection, selectors[key], self._timeout, self._hand_on, self._lost)
             self._watches[key] = watch
             watch.start()
             begun.append(watch)
@@ -68,7 +73,9 @@ class Copies:
         try:
             state = state_secret.read(body, name) if name else None
         except RecordError as error:
-            return f"Secret {(body.get('metadata') or {}).get('name')}: {error}"
+            secret = str(metadata_of(body).get("name"))
+            self._lost(secret, version_of(body))
+            return f"Secret {secret}: {error}"
         if state is not None:
             self._came(name, state)
         return ""

@@ -21,6 +21,7 @@ from rotator.adapters.kubernetes.wire import (
     Api,
     Reply,
     annotations_of,
+    is_earlier,
     secret_path,
     version_of,
 )
@@ -110,8 +111,7 @@ class SecretSink:
     def saw(self, found: Mapping[str, Any] | None, version: str) -> None:
         """Take note of what the lookout saw; see `lookout.Watched`."""
         with self._lock:
-            # The news of our own earlier writes come late; versions of one object can be compared as numbers.
-            if not (version.isdecimal() and self._version.isdecimal() and int(version) < int(self._version)):
+            if not is_earlier(version, self._version):  # the news of our own earlier writes come late
                 self._touched = found is None or _digest(self._ours(found)) != self._written
                 if not self._touched:
                     self._version = version  # what others changed is none of our business

@@ -15,6 +15,7 @@ from rotator.adapters.kubernetes.wire import (
     Api,
     Reply,
     annotations_of,
+    is_earlier,
     version_of,
 )
 from rotator.core.model import Reason
@@ -50,6 +51,7 @@ class SecretStore:
         self.timeout = timeout
         self.save_allowance = 2 * timeout
         self._known: dict[str, _Known] = {}
+        self._lost: dict[str, str] = {}
         self._closed = threading.Event()
 
     @property
@@ -74,9 +76,18 @@ class SecretStore:
         reply = self._api.call("GET", self.collection, query={"labelSelector": selector}, timeout=self.timeout)
         return tuple(state_secret.credential_of(one) for one in reply.body.get("items", ()) if one.get("data"))
 
-    def vanished(self, name: str) -> bool:  # noqa: ARG002 - nothing here is cheap
-        """Return False; see `rotator.ports.Store`."""
-        return False
+    def lost(self, secret: str, version: str) -> None:
+        """Take note that a watch found a Secret gone, or of no use, at this version."""
+        self._lost[secret] = version
+
+    def vanished(self, name: str) -> bool:
+        """Tell what a watch has told; see `rotator.ports.Store`. What we wrote since is stored again."""
+        if not self._lost:
+            return False
+        version, known = self._lost.get(state_secret.secret_name(self.prefix, name)), self._known.get(name)
+        if version is None or known is None:  # a copy is all that there is in memory, and is no longer stored
+            return version is not None
+        return is_earlier(known.version, version)
 
     def load(self, name: str) -> Loaded | Problem:
         """Read the durable state; see `rotator.ports.Store`. From now on a save may be made over what was read."""
@@ -184,7 +195,12 @@ class SecretStore:
             text = f"the state in {self._place(name)} cannot be used: {error}; install the newer rotator again"
             return Problem(Reason.STATE_NEWER, text)
         except RecordError as error:
-            text = f"{self._place(name)} cannot be used: {error}; move it out of the way, then log in again"
+            secret = state_secret.secret_name(self.prefix, name)
+            cure = f"kubectl -n {self._namespace} delete secret {secret}"
+            text = (
+                f"{self._place(name)} cannot be used: {error}; keep a copy if in doubt, then {cure}: whoever has its"
+                " tokens in memory writes them again, and if nobody does, log in again"
+            )
             return Problem(Reason.STATE_DAMAGED, text)
 
     def _fenced(self, name: str, stored: Reply) -> Problem:

@@ -82,6 +82,11 @@ def version_of(body: Mapping[str, Any]) -> str:
     return str(metadata_of(body).get("resourceVersion", ""))
 
 
+def is_earlier(version: str, than: str) -> bool:
+    """Tell whether one resourceVersion was surely before another: those of one object can be compared as numbers."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+
+
 def annotations_of(body: Mapping[str, Any]) -> Mapping[str, str]:
     """Return an object's annotations."""
     annotations = metadata_of(body).get("annotations")
