@@ -11,11 +11,10 @@ from tests.testbed.image.rig import Containers
 
 @pytest.fixture(scope="session")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
-    """A store that holds the image; built once in a run, however many workers."""
+    """A store that holds the image; built once in a run, however many workers, and there until the last has done."""
     needs("containers", "package index")
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     containers = Containers(shared / "containers")
-    containers.build()
-    yield containers
-    containers.remove()
+    with containers.shared():
+        yield containers

@@ -1,5 +1,6 @@
 """Packages of Node that tests need: installed from a lock file, outside the clone, so that it is done once."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -25,10 +26,11 @@ class Packages:
 
     def install(self) -> None:
         """Install them, unless that was done; raises CalledProcessError, OSError."""
-        if not self.mark.exists():
-            shutil.rmtree(self.place, ignore_errors=True)
-            self.place.mkdir(parents=True)
-            for file in self._files:
-                shutil.copy(file, self.place)
-            subprocess.run(["npm", "ci"], cwd=self.place, check=True, stdin=subprocess.DEVNULL)
-            self.mark.touch()
+        self.place.mkdir(parents=True, exist_ok=True)
+        with (self.place / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another clone of the same lock file may be at it
+            if not self.mark.exists():
+                for file in self._files:
+                    shutil.copy(file, self.place)
+                subprocess.run(["npm", "ci"], cwd=self.place, check=True, stdin=subprocess.DEVNULL)
+                self.mark.touch()

@@ -6,6 +6,7 @@
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,17 +42,13 @@ def mistyped(board: dict[str, Any]) -> str:
 
     Annotations are left out: most of their fields are known to the data source alone.
     """
-    source = PACKAGES.place / "board.ts"  # it finds the types from there
-    source.write_text(_CHECK.format(json.dumps({key: value for key, value in board.items() if key != "annotations"})))
-    compiler = PACKAGES.place / "node_modules" / ".bin" / "tsc"
-    run = subprocess.run(
-        [compiler, *_OPTIONS.split(), source],
-        cwd=PACKAGES.place,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    # It finds the types from there; others may ask at the same time.
+    with tempfile.NamedTemporaryFile("w", dir=PACKAGES.place, prefix="board-", suffix=".ts") as source:
+        source.write(_CHECK.format(json.dumps({key: value for key, value in board.items() if key != "annotations"})))
+        source.flush()
+        compiler = PACKAGES.place / "node_modules" / ".bin" / "tsc"
+        command = [str(compiler), *_OPTIONS.split(), source.name]
+        run = subprocess.run(command, cwd=PACKAGES.place, capture_output=True, text=True, check=False)
     return run.stdout + run.stderr
 
 

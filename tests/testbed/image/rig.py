@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,23 +48,38 @@ class Containers:
         """Run podman; return what it prints."""
         return _run(self.command(*arguments), check=check)
 
-    def build(self) -> None:
-        """Build the image from the checkout, unless another worker has; then wait for it."""
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Have the image until the end of the block: whoever comes first builds it, whoever leaves last removes it."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if (self.directory / "built").exists():
-                return
-            container = self.buildah("from", "scratch").strip()
-            self.buildah("add", "--quiet", container, str(_base()), "/")
-            self.buildah("config", "--env=PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
-            self.buildah("commit", "--quiet", "--rm", container, BASE)
-            # The kind of image that knows a HEALTHCHECK; certificates, for whoever has an authority of their own.
-            self.buildah(
-                "bud", "--quiet", "--isolation=chroot", "--pull-never", "--format=docker",
-                "--volume=/etc/ssl/certs:/etc/ssl/certs:ro", f"--tag={IMAGE}", str(ROOT),
-            )  # fmt: skip
-            (self.directory / "built").touch()
+        built = self.directory / "built"
+        with (self.directory / "users").open("w") as users, (self.directory / "door").open("w") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not built.exists():
+                self._build()
+                built.touch()
+            fcntl.flock(door, fcntl.LOCK_UN)
+            try:
+                yield
+            finally:
+                fcntl.flock(door, fcntl.LOCK_EX)
+                with suppress(BlockingIOError):  # another worker uses it
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    built.unlink()
+                    self.remove()
+
+    def _build(self) -> None:
+        """Build the image from the checkout."""
+        container = self.buildah("from", "scratch").strip()
+        self.buildah("add", "--quiet", container, str(_base()), "/")
+        self.buildah("config", "--env=PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
+        self.buildah("commit", "--quiet", "--rm", container, BASE)
+        # The kind of image that knows a HEALTHCHECK; certificates, for whoever has an authority of their own.
+        self.buildah(
+            "bud", "--quiet", "--isolation=chroot", "--pull-never", "--format=docker",
+            "--volume=/etc/ssl/certs:/etc/ssl/certs:ro", f"--tag={IMAGE}", str(ROOT),
+        )  # fmt: skip
 
     def run(self, *options: str) -> list[str]:
         """Return the argument vector that runs the image with everything taken from it that the manifests take."""
