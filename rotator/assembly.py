@@ -202,6 +202,8 @@ class Assembly:
         oddities: tuple[Oddity, ...] = ()
         if granted.access_token:
             tokens, oddities = from_answer(granted, plan.policy, plan.scope, asked_at)
+            if granted.form_encoded:
+                oddities = (*oddities, Oddity.FORM_ENCODED)
         else:
             tokens = from_refresh_token(granted.refresh_token or "", plan.policy, asked_at)
         return self.rotator.intake.adopt(credential, tokens, oddities=oddities)

@@ -91,9 +91,8 @@ class Intake:
             credential.problem = None
             self._saver.save(credential, adopted, holds_new_pair=True)
             unsaved = credential.only_in_memory
-        self._observer.notify(
-            Notice("tokens_adopted", f"generation {adopted.generation} comes from a login", credential.name)
-        )
+        text, fields = f"generation {adopted.generation} comes from a login", {"oddities": list(oddities)}
+        self._observer.notify(Notice("tokens_adopted", text, credential.name, fields=fields))
         self.tell_oddities(credential, oddities)
         if state.status != adopted.status:
             self._observer.notify(StatusChanged(credential.name, state.status, adopted.status, "a login heals it"))

@@ -31,3 +31,13 @@ def test_a_real_scrape_shows_what_the_contract_lists(life: Life, threshold: int)
         keys = set(re.findall(r'(\w+)="', found)) - {"le"}
         gone = set() if threshold else {"credential", "sink"}
         assert keys == set(labels[name]) - {"le"} - gone, name
+
+
+def test_what_is_odd_in_the_answer_to_a_login_is_counted(life: Life) -> None:
+    """A1, A39: what is tolerated of a login is counted like that of a refresh."""
+    life.configure(credentials="[credentials.home]")
+    with life.daemon() as daemon:
+        life.server.sandbox.change(odd="form_body")
+        life.login()
+        for oddity in "form_encoded", "expires_in_text":
+            assert daemon.sample("rotator_normalised_fields_total", oddity=oddity) == 1

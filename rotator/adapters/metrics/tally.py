@@ -3,7 +3,7 @@
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -55,14 +55,15 @@ class Tally:
                         self._total["failures", "publish", event.problem.reason] += 1
                 case Notice(event="bug" | "clock_suspect"):
                     self._total[event.event,] += 1
+                case Notice(event="tokens_adopted", fields={"oddities": [*oddities]}):
+                    self._odd(map(str, oddities))
                 case _:
                     pass
 
     def _refreshed(self, event: RefreshFinished) -> None:
         self._count(event.credential, "attempts", event.outcome)
         self._refresh_seconds.observe(event.seconds)
-        for oddity in event.oddities:
-            self._total["oddities", oddity] += 1
+        self._odd(event.oddities)
         if event.outcome == "late":
             return
         if event.reason is not None:
@@ -71,6 +72,10 @@ class Tally:
             self._total["refreshes", "success"] += 1
         elif event.failures == 1:
             self._total["refreshes", "failure"] += 1
+
+    def _odd(self, oddities: Iterable[str]) -> None:
+        for oddity in oddities:
+            self._total["oddities", oddity] += 1
 
     def names(self) -> set[str]:
         """Return the credentials that have counts of their own."""
@@ -119,7 +124,9 @@ class Tally:
             saves.add_metric([done], total["saves", done])
         yield saves
         odd = CounterMetricFamily(
-            "rotator_normalised_fields", "Odd fields of granted answers that were put right.", labels=["oddity"]
+            "rotator_normalised_fields",
+            "Odd fields of granted answers, of logins too, that were put right.",
+            labels=["oddity"],
         )
         for oddity in Oddity:
             odd.add_metric([oddity], total["oddities", oddity])
