@@ -148,6 +148,9 @@ class Credential:
                 shown, standing=Standing.STATE_UNREADABLE, reason=self.problem.reason, text=self.problem.text
             )
         if self.save_problem is not None:  # no refresh leaves until it is mended (case E2)
-            return replace(shown, reason=self.save_problem.reason, text=self.save_problem.text, save_failing=True)
+            shown = replace(shown, reason=self.save_problem.reason, text=self.save_problem.text, save_failing=True)
+        if self.leaving:
+            text = "; ".join(filter(None, ("no longer configured", shown.text)))
+            shown = replace(shown, next_at=None, text=text)
         # Until the store has been read nothing is due.
         return shown if state is not None else replace(shown, standing=Standing.STARTING, next_at=None)

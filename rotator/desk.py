@@ -45,14 +45,14 @@ class FrontDesk:
 
     def views(self) -> Iterator[CredentialView]:
         """Show every credential, one by one, in the order of their names."""
-        for name in sorted(self._roster.credentials):
-            credential = self._roster.credentials.get(name)
+        for name in self._roster.names():
+            credential = self._roster.shown(name)
             if credential is not None:
                 yield self._show(credential)
 
     def find(self, name: str) -> CredentialView | None:
         """Show one credential."""
-        credential = self._roster.credentials.get(name)
+        credential = self._roster.shown(name)
         return self._show(credential) if credential else None
 
     def _show(self, credential: Credential) -> CredentialView:

@@ -302,7 +302,10 @@ class Desk(Protocol):
     """
 
     def views(self) -> Iterator[CredentialView]:
-        """Show every credential, in the order of their names; made one by one, so that 100,000 cost no memory."""
+        """Show every credential, in the order of their names; made one by one, so that 100,000 cost no memory.
+
+        One that was taken out of the configuration is among them until its newest pair is saved.
+        """
 
     def find(self, name: str) -> CredentialView | None:
         """Show one credential; None if it is not configured."""

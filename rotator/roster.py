@@ -69,6 +69,15 @@ class Roster:
         """Return those in force and those that were taken out."""
         return (*self.credentials.values(), *self._leaving.values())
 
+    def names(self) -> list[str]:
+        """Return every name that `shown` may know, in order."""
+        return sorted((*self.credentials, *self._leaving))
+
+    def shown(self, name: str) -> Credential | None:
+        """Return the one to show by this name: one that was taken out, too, while only memory holds its newest pair."""
+        leaving = self._leaving.get(name)
+        return self.credentials.get(name) or (leaving if leaving is not None and leaving.only_in_memory else None)
+
     def unknown(self, name: str) -> Problem:
         """Say that no credential has this name."""
         known = ", ".join(sorted(self.credentials)[:5]) or "none"

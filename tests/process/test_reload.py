@@ -326,7 +326,7 @@ def test_a_login_goes_to_the_credential_that_comes_back(long: Life) -> None:
 
 @pytest.mark.parametrize("comes_back", [False, True])
 def test_a_credential_that_is_taken_out_unsaved_is_saved(long: Life, rotating: DaemonProcess, comes_back: bool) -> None:
-    """B24: the save of a removed credential's new pair is tried on; put back before that, it still has the pair."""
+    """B24: a removed credential's new pair is told of until it is saved; put back before that, it still has it."""
     state = long.state_directory / "home.json"
     state.unlink()
     state.mkdir()  # no rename can replace it
@@ -337,8 +337,16 @@ def test_a_credential_that_is_taken_out_unsaved_is_saved(long: Life, rotating: D
         _configured(long, rotating, BOTH)
         assert rotating.shown()["unsaved"]
         assert rotating.shown()["generation"] == 2
+    else:
+        assert "no longer configured" in rotating.shown()["text"]
+        assert rotating.shown()["next_at"] is None
+    assert rotating.sample("rotator_pair_unsaved", credential="home") == 1
+    assert rotating.sample("rotator_fleet_unsaved_pairs") == 1
     state.rmdir()
     rotating.wait_until(lambda: state.exists() and long.on_disk()["tokens"]["generation"] == 2, "the pair is saved")
+    if not comes_back:
+        rotating.wait_until(lambda: rotating.sample("rotator_fleet_unsaved_pairs") == 0, "the alert ends")
+        assert rotating.sample("rotator_pair_unsaved", credential="home") == -1
     _configured(long, rotating, BOTH)
     assert rotate(rotating)["generation"] == 3
     assert rotating.stop() == 0
