@@ -174,6 +174,8 @@ def _judged(raw: bytes, *, document: bool) -> _Taken | InputError:
         value = value.removesuffix("\r")
     if not value.strip():
         return InputError("is empty: put the value in")
+    if value.isprintable():  # as nearly always
+        return _Taken(value, had_line_end)
     for index, sign in enumerate(value):
         if document and sign in "\t\r\n":
             continue

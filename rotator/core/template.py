@@ -57,7 +57,19 @@ def render(template: str, tokens: TokenSet, wall_expires_at: float, *, newline: 
     refresh token is in none of them. `wall_expires_at` (seconds since the epoch) is cut down to
     whole seconds. With `newline` the last line is ended.
     """
-    expires_at = int(wall_expires_at)
+    if template == "raw":
+        text = tokens.access_token
+    elif template == "id_token":
+        text = tokens.id_token or ""
+    elif template == "header":
+        text = f"Authorization: Bearer {tokens.access_token}"  # RFC 6750 section 2.1
+    else:
+        text = _filled_in(template, tokens, int(wall_expires_at))
+    # A lone surrogate, which JSON lets a server send, must not raise here.
+    return (text + "\n" * newline).encode(errors="backslashreplace")
+
+
+def _filled_in(template: str, tokens: TokenSet, expires_at: int) -> str:
     instant = datetime.fromtimestamp(min(max(expires_at, 0), _YEAR_9999), UTC)
     values = {
         "access_token": tokens.access_token,
@@ -68,16 +80,10 @@ def render(template: str, tokens: TokenSet, wall_expires_at: float, *, newline: 
         "scope": tokens.scope,
         "generation": str(tokens.generation),
     }
-    if template == "raw":
-        text = tokens.access_token
-    elif template == "id_token":
-        text = tokens.id_token or ""
-    elif template == "header":
-        text = f"Authorization: Bearer {tokens.access_token}"  # RFC 6750 section 2.1
-    elif template == "env":
+    if template == "env":
         names = ("access_token", "token_type", "expires_at")
-        text = "\n".join(f"{name.upper()}={_quoted(values[name])}" for name in names)
-    elif template == "json":
+        return "\n".join(f"{name.upper()}={_quoted(values[name])}" for name in names)
+    if template == "json":
         document: dict[str, object] = {
             **values,
             "expires_at": expires_at,
@@ -85,11 +91,8 @@ def render(template: str, tokens: TokenSet, wall_expires_at: float, *, newline: 
         }
         if not tokens.id_token:
             del document["id_token"]
-        text = json.dumps(document)
-    else:
-        text = _PART.sub(lambda part: part[0][0] if part[1] is None else values[part[1]], template)
-    # A lone surrogate, which JSON lets a server send, must not raise here.
-    return (text + "\n" * newline).encode(errors="backslashreplace")
+        return json.dumps(document)
+    return _PART.sub(lambda part: part[0][0] if part[1] is None else values[part[1]], template)
 
 
 def _quoted(value: str) -> str:

@@ -92,19 +92,15 @@ class _Json(JsonFormatter):
         self._journal = journal
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        # These two are of our own making: nothing in them can be a secret.
         if not self._journal:
             log_data["time"] = _time(record)
         log_data["level"] = record.levelname.lower()
         fields = _fields(record)
-        if "event" in fields:
-            log_data["event"] = fields.pop("event")
-        log_data["message"] = record.message
-        log_data["logger"] = record.name
-        log_data.update({key: value for key, value in fields.items() if key not in log_data})
-        log_data.update(message_dict)
-
-    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        return redact_fields(log_data)
+        told = {"event": fields.pop("event")} if "event" in fields else {}
+        told |= {"message": record.message, "logger": record.name}
+        told |= {key: value for key, value in fields.items() if key not in told and key not in log_data}
+        log_data.update(redact_fields(told | message_dict))
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)

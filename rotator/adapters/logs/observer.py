@@ -132,6 +132,8 @@ class LogObserver:
 
     def _published(self, event: PublishFinished) -> None:
         seconds, problem = round(event.seconds, 4), event.problem
+        if problem is None and not self._logger.isEnabledFor(logging.DEBUG):
+            return  # as nearly always
         if problem is None:
             self._log(
                 logging.DEBUG, "published", f"{event.sink} is up to date", event.credential, sink=event.sink,

@@ -78,6 +78,8 @@ def _judge_key(key: str) -> tuple[str, bool]:
 
 
 def _redact_value(value: object) -> object:
+    if isinstance(value, str):  # as nearly always
+        return redact(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
