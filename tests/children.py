@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.process.rig import PATIENCE
+
 ROOT: Final = Path(__file__).parent.parent
 STATES: Final = """
 import sys
@@ -33,7 +35,7 @@ def run(*argv: object, check: bool = True, lines: str = "") -> str:
         capture_output=True,
         text=True,
         input=lines,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr

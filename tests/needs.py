@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from tests.process.rig import PATIENCE
 from tests.testbed.drawing import workshop
 from tests.testbed.oidc_provider import PACKAGES
 
@@ -81,7 +82,7 @@ def _missing(component: str) -> str:
         return "" if os.geteuid() == 0 else "run the tests as root"
     try:
         run = subprocess.run(
-            probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+            probe, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
             cwd=Path(__file__).parent.parent,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:

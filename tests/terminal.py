@@ -10,9 +10,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.process.rig import PATIENCE
+
 
 def converse(
-    environ: Mapping[str, str], command: list[str], *answers: tuple[str, str], patience: float = 30
+    environ: Mapping[str, str], command: list[str], *answers: tuple[str, str], patience: float = PATIENCE
 ) -> tuple[int, str]:
     """Run a command at a terminal of its own; give each answer once its question stands there. Patience: seconds."""
     master, slave = pty.openpty()
@@ -36,7 +38,7 @@ def converse(
                 _wait_until_it_reads(process.pid, deadline)
                 os.write(master, pending.pop(0)[1].encode() + b"\n")
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             signals = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "Sig" in line]
             raise AssertionError(f"it goes on, having said {shown!r}, with {signals}") from None

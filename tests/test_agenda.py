@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rotator.agenda import Agenda
 from rotator.credential import Credential
 from tests.line import Line
+from tests.process.rig import PATIENCE
 
 PLAN = Line().credential.plan
 INFINITY = float("inf")
@@ -180,7 +181,7 @@ def test_many_workers_never_share_a_credential() -> None:
 
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(work) for _ in range(6)]:
-            done.result(30)
+            done.result(PATIENCE)
     assert agenda.under_way == 0
 
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import bare, durable, fleet, interpreter, memory, refresh, scrape, start, stub
 from benchmarks.measure import Figure, cpu_seconds, in_turn, median_ratio, resident_bytes
 from tests.children import ROOT
+from tests.process.rig import PATIENCE
 
 
 def test_a_figure_says_whether_its_target_is_met() -> None:
@@ -50,7 +51,7 @@ def test_the_interpreter_posts_and_publishes(tmp_path: Path) -> None:
     """What `start` compares with does one POST and writes what came of it."""
     with stub.running(60) as server:
         with interpreter.posting(server.url, tmp_path / "token") as process:
-            assert process.wait(60) == 0
+            assert process.wait(PATIENCE) == 0
         assert server.granted() == 1
     assert len((tmp_path / "token").read_text()) == 2 * stub.ACCESS_BYTES
     with interpreter.idle() as pid:
@@ -84,7 +85,7 @@ def test_the_command_refuses_a_name_it_does_not_know() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert run.returncode == 2
     assert "there is no nonsense; there are: refresh, durable, memory, start, scrape, fleet" in run.stderr

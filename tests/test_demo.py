@@ -19,6 +19,7 @@ from typing import IO, Final
 import pytest
 
 from rotator.adapters.control_client import ControlClient
+from tests.process.rig import PATIENCE
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -84,7 +85,7 @@ def demo() -> Iterator[Demo]:
 def test_it_rotates_refuses_nothing_and_ends_by_itself(demo: Demo) -> None:
     """Lost answers and all, nothing is refused; a pipe gets plain lines without tokens; nothing is left behind."""
     with demo.running("--for", "9", "--lifetime", "10") as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert "household-3: connection_lost: " in out
     assert "household-3: rotated after all, generation 2\n" in out
@@ -104,8 +105,8 @@ def test_a_refused_call_makes_it_fail(demo: Demo) -> None:
     with demo.running("--for", "3") as process:
         url = read_until(process.stdout, "sandbox:").split()[-1].removesuffix("/books")
         read_until(process.stdout, " calls, ")
-        urllib.request.urlopen(f"{url}/revoke", data=b"", timeout=10).close()  # noqa: S310 - its own
-        out, err = process.communicate(timeout=60)
+        urllib.request.urlopen(f"{url}/revoke", data=b"", timeout=PATIENCE).close()  # noqa: S310 - its own
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (1, "")
     assert re.match(r"NOT GOOD: \d+ calls, [1-9]\d* refused; ", out.splitlines()[-1])
     assert demo.leftovers() == []
@@ -117,7 +118,7 @@ def test_a_signal_ends_it_cleanly(demo: Demo, number: signal.Signals) -> None:
     with demo.running() as process:
         read_until(process.stdout, " calls, ")
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[-1].startswith("good: ")
     assert demo.leftovers() == []
@@ -128,7 +129,7 @@ def test_ctrl_c_before_the_first_tokens(demo: Demo) -> None:
     with demo.running() as process:
         _wait_for(lambda: bool(demo.leftovers()), process)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert (out, err) == ("", "rotator: demo: ended before the first tokens were there\n")
     assert demo.leftovers() == []
@@ -140,7 +141,7 @@ def test_too_long_a_path(demo: Demo) -> None:
     demo.place.mkdir()
     demo.environ["TMPDIR"] = str(demo.place)
     with demo.running() as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert (out, err) == ("", f"rotator: demo: {demo.place} is too long a path for a control socket; set TMPDIR=/tmp\n")
     assert demo.leftovers() == []
@@ -154,7 +155,7 @@ def test_a_daemon_that_dies_is_told_in_one_line(demo: Demo) -> None:
         version = ControlClient(config.parent / "run" / "rotator.sock", 5).get("/v1/version")
         assert isinstance(version, dict)
         os.kill(int(version["pid"]), signal.SIGKILL)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert err.startswith("rotator: demo: the daemon ended with status -9: ")
     assert err.count("\n") == 1
@@ -193,7 +194,7 @@ def _at_a_terminal(demo: Demo, wanted: str) -> str:
             if wanted in shown and not typed:
                 os.write(master, b"\x03")
                 typed = True
-        assert process.wait(30) == 0, shown
+        assert process.wait(PATIENCE) == 0, shown
     finally:
         process.terminate()
         process.wait()

@@ -33,6 +33,7 @@ from rotator.save import SAVE_RETRY
 from tests.fakes import MemoryStore
 from tests.line import NAME, Fields, Line
 from tests.lives import granted
+from tests.process.rig import PATIENCE
 from tests.samples import AT, state_of, token_set
 from tests.secrets_scan import planted
 
@@ -42,7 +43,6 @@ FULL = Problem(Reason.NO_SPACE, "/state is full; make room")
 DEAD = Refused(Reason.INVALID_GRANT, 400, "expired")
 LOST = Unavailable(Reason.CONNECTION_LOST, delivered=True)
 DOWN = Unavailable(Reason.CONNECT, delivered=False)
-DEADLINE = 10.0
 
 
 def delivered(generation: int = 1) -> CredentialState:
@@ -312,7 +312,7 @@ def test_nobody_publishes_a_lifetime_that_is_only_assumed() -> None:
     line = at_due(Granted(planted("access-2"), planted("refresh-2"), fields))
     line.step()
     for thread in others:
-        thread.join(DEADLINE)
+        thread.join(PATIENCE)
     assert [tokens.expires_at for tokens in line.sinks["file"].published[1:]] == [AT + DUE + 60]
 
 
@@ -456,20 +456,20 @@ def test_a_login_does_not_wait_for_a_request_that_hangs() -> None:
 
     def hang() -> Answer:
         under_way.set()
-        assert release.wait(DEADLINE)
+        assert release.wait(PATIENCE)
         return granted(2)
 
     line.endpoint.answers.append(hang)
     with ThreadPoolExecutor(2) as pool:
         stepping = pool.submit(line.step)
-        assert under_way.wait(DEADLINE)
+        assert under_way.wait(PATIENCE)
         tokens = token_set(refresh_token=planted("login"), access_token=planted("access-login"))
-        pool.submit(line.rotator.intake.adopt, line.credential, tokens).result(DEADLINE)
-        pool.submit(line.rotator.publisher.publish_due, line.credential).result(DEADLINE)
+        pool.submit(line.rotator.intake.adopt, line.credential, tokens).result(PATIENCE)
+        pool.submit(line.rotator.publisher.publish_due, line.credential).result(PATIENCE)
         assert not stepping.done()
         assert line.sinks["file"].published[-1].access_token == planted("access-login")
         release.set()
-        stepping.result(DEADLINE)
+        stepping.result(PATIENCE)
     assert line.refresh_tokens() == (planted("login"), planted("login"))
 
 
@@ -502,7 +502,7 @@ def test_a_hundred_who_ask_share_one_request() -> None:
     with ThreadPoolExecutor(20) as pool:
         waiters = list(pool.map(lambda _: line.rotator.ask(line.credential), range(100)))
     line.step()
-    views = [waiter.result(DEADLINE) for waiter in waiters]
+    views = [waiter.result(PATIENCE) for waiter in waiters]
     assert len(line.endpoint.requests) == 1
     assert all(view == views[0] for view in views)
     assert views[0].generation == 2
@@ -516,7 +516,7 @@ def test_who_asks_while_a_request_is_out_gets_its_answer() -> None:
     line.endpoint.answers.append(meanwhile(lambda: waiters.append(line.rotator.ask(line.credential)), DEAD))
     line.step()
     (waiter,) = waiters
-    assert waiter.result(DEADLINE).standing == Standing.SUSPECT
+    assert waiter.result(PATIENCE).standing == Standing.SUSPECT
     assert len(line.endpoint.requests) == 1
 
 
@@ -536,7 +536,7 @@ def test_asking_without_a_login_is_answered() -> None:
     line = Line()
     waiter = line.rotator.ask(line.credential)
     assert line.step() == Halt(Reason.LOGIN_REQUIRED)
-    assert waiter.result(DEADLINE).standing == Standing.LOGIN_REQUIRED
+    assert waiter.result(PATIENCE).standing == Standing.LOGIN_REQUIRED
 
 
 # -- seeds and other inputs ------------------------------------------------------------------------

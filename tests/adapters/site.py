@@ -11,8 +11,7 @@ from http.client import HTTPConnection
 from starlette.types import ASGIApp
 
 from rotator.adapters.serve import Server, listen
-
-PATIENCE = 10.0
+from tests.process.rig import PATIENCE
 
 
 class Site:

@@ -33,6 +33,7 @@ from rotator.core.standing import CredentialView
 from rotator.ports import Problem, Readiness
 from tests.desk import NOW, VIEW, DataDesk
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import assert_no_secrets, planted
 
 TOKENS = TokenSet(
@@ -90,13 +91,13 @@ def served(desk: HeldDesk, path: Path) -> Iterator[ControlClient]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(PATIENCE)
     try:
-        yield ControlClient(path, 5.0)
+        yield ControlClient(path, PATIENCE)
     finally:
         desk.release.set()
         end.set()
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ def test_every_answer_comes_within_a_second_while_work_hangs(desk: HeldDesk, cli
     short = ControlClient(client._path, 0.01)
     started = time.monotonic()
     assert short._exchange("POST", "/v1/rotate/web?wait=0") is not None
-    patient = ControlClient(client._path, 5)
+    patient = ControlClient(client._path, PATIENCE)
     assert seconds(lambda: patient._exchange("POST", "/v1/rotate/web?wait=60")) < 1
     assert seconds(lambda: good(patient.get("/v1/status"))) < 1
     assert seconds(lambda: good(patient.get("/v1/token/web"))) < 1

@@ -25,7 +25,8 @@ from rotator.adapters.endpoint import BODY_LIMIT, EndpointSettings, HttpTokenEnd
 from rotator.adapters.endpoint.failures import CURES, FAILURES
 from rotator.core.model import Answer, ClientAuthentication, Granted, Reason, Refused, TokenRequest, Unavailable
 from rotator.ports import Problem, TokenEndpoint
-from tests.adapters.wire import DEADLINE, Peer, Script, Server, answering, dead_port
+from tests.adapters.wire import Peer, Script, Server, answering, dead_port
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import planted, secrets_in
 
 SECRET, REFRESH = planted("client-secret"), planted("refresh")
@@ -464,9 +465,9 @@ def test_the_end_of_a_drain_cuts_requests_short(final: Client) -> None:
     with Server(silence) as server:
         thread = threading.Thread(target=lambda: answers.append(final.request(server.url)))
         thread.start()
-        assert server.has_request.wait(DEADLINE)
+        assert server.has_request.wait(PATIENCE)
         final.network.abort_all()
-        thread.join(DEADLINE)
+        thread.join(PATIENCE)
 
     answer = unavailable(answers[0])
     assert (answer.reason, answer.delivered) == (Reason.INTERRUPTED, True)
@@ -540,7 +541,7 @@ def test_a_form_that_may_not_leave_any_more_stays_here(client: Client) -> None:
             return False
 
         answer = unavailable(client.request(server.url, replace(form(), may_leave=may_leave)))
-        assert server.client_closed.wait(DEADLINE)
+        assert server.client_closed.wait(PATIENCE)
 
     assert (answer.reason, answer.delivered) == (Reason.NOT_OWNER, False)
     assert asked == [True]
@@ -628,7 +629,7 @@ def test_a_connection_is_reused_while_fresh_and_closed_when_idle(client: Client)
         granted(endpoint.request(form(), ()))
         granted(endpoint.request(form(), ()))
         assert server.connections == 1
-        assert server.client_closed.wait(DEADLINE)
+        assert server.client_closed.wait(PATIENCE)
 
 
 def test_a_connection_closed_by_the_server_is_not_used_again(client: Client) -> None:
@@ -645,7 +646,7 @@ def test_a_connection_closed_by_the_server_is_not_used_again(client: Client) -> 
         endpoint = client.endpoint(server.url)
         for number in range(1, 4):
             granted(endpoint.request(form(), ()))
-            assert closed.wait(DEADLINE)
+            assert closed.wait(PATIENCE)
             closed.clear()
             assert server.connections == number
 
@@ -708,7 +709,7 @@ def test_hundreds_of_requests_leave_nothing_behind(final: Client) -> None:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(DEADLINE)
+                thread.join(PATIENCE)
             endpoint.close()
 
         some(10)
@@ -844,12 +845,12 @@ def test_stopping_ends_a_wait_at_once(client: Client) -> None:
     with Server(answering(status="429 Too Many Requests", headers=("Retry-After: 5",))) as server:
         thread = threading.Thread(target=lambda: answers.append(client.request(server.url)))
         thread.start()
-        assert stopping.waited_for.wait(DEADLINE)
+        assert stopping.waited_for.wait(PATIENCE)
         thread.join(1.2)  # longer than the floor, which would hide a second request
         assert thread.is_alive()
         stopped = time.monotonic()
         stopping.set()
-        thread.join(DEADLINE)
+        thread.join(PATIENCE)
 
         assert time.monotonic() - stopped < 1
     assert unavailable(answers[0]).reason is Reason.RATE_LIMITED

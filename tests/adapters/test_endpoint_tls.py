@@ -19,8 +19,9 @@ import pytest
 from rotator.adapters.endpoint import EndpointSettings, HttpTokenEndpoint, Network, probe
 from rotator.adapters.endpoint.trust import TlsFiles
 from rotator.core.model import Answer, Granted, Reason, TokenRequest, Unavailable
-from tests.adapters.wire import DEADLINE, Authority, Peer, Server, answering, dead_port
+from tests.adapters.wire import Authority, Peer, Server, answering, dead_port
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import planted, secrets_in
 
 BODY = b'{"access_token": "a", "refresh_token": "r", "expires_in": 60}'
@@ -337,11 +338,11 @@ def tunnel(peer: Peer) -> None:
     assert asked
     host, port = asked.line.split()[1].split(":")
     peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    with socket.create_connection((host, int(port)), DEADLINE) as beyond:
+    with socket.create_connection((host, int(port)), PATIENCE) as beyond:
         back = threading.Thread(target=_copy, args=(beyond, peer.socket), daemon=True)
         back.start()
         _copy(peer.socket, beyond)
-        back.join(DEADLINE)
+        back.join(PATIENCE)
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

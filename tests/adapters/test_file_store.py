@@ -20,6 +20,7 @@ from rotator.ports import Loaded, Problem
 from tests.children import ROOT, command, in_mount_namespace, run
 from tests.fakes import MemoryStore
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 from tests.samples import full_state, state_of
 from tests.secrets_scan import assert_no_secrets
 
@@ -163,7 +164,7 @@ def test_closing_waits_for_saves_under_way(directory: Path) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(PATIENCE)
     store.close()
     thread.join()
     assert [each.text for each in refusals] == ["the store is closed: rotator is stopping"]

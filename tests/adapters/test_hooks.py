@@ -20,6 +20,7 @@ from rotator.ports import Problem
 from tests.children import sleeper
 from tests.fakes import FixedClock
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 from tests.samples import AT, token_set
 from tests.secrets_scan import assert_no_secrets, planted
 
@@ -91,7 +92,7 @@ def test_a_hanging_command_is_killed_with_all_its_children(tmp_path: Path) -> No
     assert "time limit is 0.5 s" in text
     assert "waiting" in text
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while _runs(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -139,7 +140,7 @@ def test_a_command_that_cannot_be_killed_is_not_waited_for(tmp_path: Path) -> No
     needs("root", "setpriv")
     argv = ("setpriv", "--bounding-set", "-kill", sys.executable, "-c", _UNKILLABLE, str(tmp_path / "pids"))
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=True)
     finally:
         for pid in (tmp_path / "pids").read_text().split():
             os.kill(int(pid), 9)
@@ -169,7 +170,7 @@ def test_a_signal_reaches_the_process(tmp_path: Path) -> None:
     with sleeper() as process:
         (tmp_path / "pid").write_text(f" {process.pid}\n")
         assert SignalHook("hook", tmp_path / "pid", "USR1").publish(token_set(1)) is None
-        assert process.wait(30) == -10
+        assert process.wait(PATIENCE) == -10
 
 
 @pytest.mark.parametrize("content", ["", "0", "1", "-1", "-5", "x", "12 13", "9" * 40, "٣"])

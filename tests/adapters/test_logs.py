@@ -26,6 +26,7 @@ from rotator.ports import (
     SaveFinished,
     StatusChanged,
 )
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import assert_no_secrets, planted, secrets_in
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def log_of(code: str, level: str = "info", format_: str = "json", **environ: str
     program = f"{PRELUDE}\nconfigure({level!r}, {format_!r})\n{textwrap.dedent(code)}"
     run = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=ROOT, env={**os.environ, **environ}, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        cwd=ROOT, env={**os.environ, **environ}, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     return run.stderr.splitlines()
 
@@ -258,7 +259,7 @@ def test_a_terminal_gets_text() -> None:
     terminal = "import pty\nmaster, slave = pty.openpty()\nos.dup2(slave, 2)\nconfigure('info', 'auto')\n"
     run = subprocess.run(
         [sys.executable, "-c", f"{PRELUDE}\n{terminal}\n{FAILED}\nprint(os.read(master, 9999).decode())"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert "WARNING  refresh_failed: no\\x0away" in run.stdout
 

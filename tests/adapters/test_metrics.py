@@ -19,6 +19,7 @@ from rotator.ports import LeaseView, Notice, Problem, PublishFinished, RefreshFi
 from tests.desk import NOW, OUTPUT, VIEW, DataDesk
 from tests.fakes import FixedClock
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 FULL_DISK = Problem(Reason.NO_SPACE, "/var/lib/rotator: no space left; free some")
@@ -295,7 +296,7 @@ def test_promtool_finds_nothing_to_complain_about(threshold: int) -> None:
     needs("promtool")
     metrics = Metrics(DataDesk(replace(VIEW, reason=Reason.DNS)), threshold, FixedClock(NOW))
     run = subprocess.run(
-        ["promtool", "check", "metrics"], input=metrics.render()[0], capture_output=True, timeout=30, check=False
+        ["promtool", "check", "metrics"], input=metrics.render()[0], capture_output=True, timeout=PATIENCE, check=False
     )
     assert (run.returncode, run.stdout + run.stderr) == (0, b"")
 
@@ -310,8 +311,9 @@ def test_multiprocess_mode_of_the_library_has_no_effect(tmp_path: Path) -> None:
     )
     environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
+    )  # fmt: skip
     assert (run.stdout, run.stderr) == ("1.0\n", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -329,7 +331,7 @@ def test_events_from_many_threads_are_all_counted() -> None:
     with ThreadPoolExecutor(5) as pool:
         futures = [pool.submit(count) for _ in range(4)] + [pool.submit(scraper.scrape) for _ in range(5)]
         for future in futures:
-            future.result(timeout=30)
+            future.result(timeout=PATIENCE)
     assert scraper.value("rotator_refresh_attempts_total", credential="web", outcome="granted") == 8000
     assert scraper.value("rotator_refresh_duration_seconds_count") == 8000
 

@@ -21,9 +21,10 @@ from rotator.adapters.serve import Server, listen
 from rotator.adapters.web import make_app
 from rotator.core.model import Reason, TokenSet
 from rotator.ports import Problem, PublishFinished, Pulse, RefreshFinished, SaveFinished
-from tests.adapters.site import PATIENCE, served
+from tests.adapters.site import served
 from tests.desk import NOW, VIEW, DataDesk
 from tests.fakes import FixedClock
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import planted, secrets_in
 
 

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl
 
-DEADLINE = 10.0
+from tests.process.rig import PATIENCE
+
 """Seconds after which a test that waits has failed."""
 
 
@@ -118,13 +119,13 @@ class Server:
         self.over.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join(DEADLINE)
+        self._threads[0].join(PATIENCE)
         self._listener.close()
         for connection in self._open:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(DEADLINE)
+            thread.join(PATIENCE)
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -197,7 +198,7 @@ class Authority:
     @staticmethod
     def _openssl(*words: str | Path) -> None:
         key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30")
-        subprocess.run(["openssl", *words, *key], check=True, capture_output=True, timeout=DEADLINE * 6)
+        subprocess.run(["openssl", *words, *key], check=True, capture_output=True, timeout=PATIENCE)
 
     def issue(self, name: str, alternative: str = "IP:127.0.0.1") -> tuple[Path, Path]:
         """Issue a certificate; return the paths of certificate and key."""

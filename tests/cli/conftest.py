@@ -17,12 +17,12 @@ from rotator.adapters.control_client import ControlClient
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import assert_no_secrets, planted
 
 ROOT: Final = Path(__file__).parents[2]
 USERNAME: Final = planted("me@example.com")
 PASSWORD: Final = planted("pässword-1")
-DEADLINE: Final = 20.0
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Place:
             capture_output=True,
             text=True,
             env=self.environ,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert "Traceback" not in done.stderr
@@ -142,12 +142,12 @@ class Place:
         with log.open("w") as stderr:
             process = subprocess.Popen(self.command("run"), stderr=stderr, text=True, env=self.environ)
             try:
-                client = ControlClient(self.socket, 5)
+                client = ControlClient(self.socket, PATIENCE)
                 wait_for(lambda: process.poll() is not None or isinstance(client.get("/v1/version"), dict))
                 assert process.poll() is None, log.read_text()
                 yield process
                 process.terminate()
-                assert process.wait(DEADLINE) == ended, log.read_text()
+                assert process.wait(PATIENCE) == ended, log.read_text()
             finally:
                 process.kill()
                 process.wait()
@@ -156,7 +156,7 @@ class Place:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds; fail when it takes too long."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)

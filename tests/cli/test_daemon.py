@@ -11,6 +11,7 @@ from pathlib import Path
 from rotator.adapters.control_client import ControlClient
 from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import PASSWORD, USERNAME, Place, wait_for
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import planted
 
 HEAVY = ("apscheduler", "httpx", "prometheus_client", "pydantic", "starlette", "tenacity", "uvicorn")
@@ -76,7 +77,7 @@ def test_status_and_token_answer_at_once_while_a_token_call_hangs(rotator: Place
         run = rotator("rotate", "home", "--timeout", "0.5")
         assert run.code == 75
         assert run.lines == ["rotator: home: still under way after 0.5 s, and goes on; see rotator status"]
-        client = ControlClient(rotator.socket, 5)
+        client = ControlClient(rotator.socket, PATIENCE)
         for path in ("/v1/status", "/v1/token/home", "/v1/health"):
             started = time.monotonic()
             assert isinstance(client.get(path), dict)
@@ -165,7 +166,7 @@ def test_a_second_daemon_names_the_first(rotator: Place) -> None:
 def test_a_killed_daemon_leaves_nothing_in_the_way(rotator: Place) -> None:
     """C24: after kill -9 the commands work on the state, and the next daemon starts."""
     process = subprocess.Popen(rotator.command("run"), stderr=subprocess.DEVNULL, env=rotator.environ)
-    client = ControlClient(rotator.socket, 5)
+    client = ControlClient(rotator.socket, PATIENCE)
     wait_for(lambda: isinstance(client.get("/v1/version"), dict))
     rotator.login()
     process.kill()
@@ -200,14 +201,14 @@ def test_a_control_socket_that_cannot_be_is_no_reason_to_let_tokens_lapse(rotato
             assert "control_unavailable" in log.read_text()
         finally:
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE) == 0
 
 
 def test_ctrl_c_ends_the_daemon_without_noise(rotator: Place) -> None:
     """SIGINT is an ordinary end."""
     with rotator.daemon() as process:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_the_password_is_in_no_argument_vector(rotator: Place, server: SandboxServer) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.rig import ROOT, wait_until
+from tests.process.rig import PATIENCE, ROOT, wait_until
 from tests.secrets_scan import assert_no_secrets, planted
 from tests.testbed.kubernetes.cluster import Namespace
 
@@ -51,7 +51,7 @@ class Pod:
         """Mirror once."""
         return subprocess.run(
             self.command("--once", *arguments),
-            capture_output=True, text=True, env=self.environment, cwd=ROOT, timeout=60, check=False,
+            capture_output=True, text=True, env=self.environment, cwd=ROOT, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     @contextmanager
@@ -64,7 +64,7 @@ class Pod:
             yield process
         finally:
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE) == 0
         assert_no_secrets(log)
 
     def holds(self, token: str) -> None:

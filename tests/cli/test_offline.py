@@ -12,7 +12,7 @@ from rotator.adapters.file_store import FileStore
 from rotator.core.model import Fingerprinter
 from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import PASSWORD, USERNAME, Place
-from tests.process.rig import wait_until
+from tests.process.rig import PATIENCE, wait_until
 from tests.samples import jwt
 from tests.secrets_scan import planted
 
@@ -257,7 +257,7 @@ def test_a_rotation_that_is_told_to_end_saves_its_answer(
     ) as running:  # fmt: skip
         wait_until(lambda: server.sandbox.authorization_server.requests_under_way > 0, "the request has arrived")
         running.send_signal(number)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=PATIENCE)
     assert out.startswith("home: rotated, generation 2; ")
     assert err == (
         "rotator: ending as soon as the request under way is answered and saved\n"
@@ -402,7 +402,7 @@ def test_a_killed_daemon_leaves_the_true_lifetime_behind(rotator: Place, server:
     with rotator.daemon(ended=-signal.SIGKILL) as daemon:
         assert rotator("rotate", "home").code == 0
         daemon.kill()
-        daemon.wait(10)
+        daemon.wait(PATIENCE)
     assert "left of 10 min" in rotator("status", "home").out
     told = json.loads(rotator("token", "home", "--format", "json", shows_token=True).out)
     assert told["expires_at"] - time.time() < 601

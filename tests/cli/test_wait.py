@@ -6,6 +6,7 @@ import time
 
 from rotator.sandbox.server import SandboxServer
 from tests.cli.conftest import Place, wait_for
+from tests.process.rig import PATIENCE
 
 
 def test_a_token_that_is_there_is_not_waited_for(rotator: Place) -> None:
@@ -27,7 +28,7 @@ def test_daemon_and_first_login_are_waited_for(rotator: Place) -> None:
         with rotator.daemon():
             assert waiting.poll() is None
             assert rotator.login().code == 0
-            assert waiting.wait(20) == 0
+            assert waiting.wait(PATIENCE) == 0
         assert waiting.stderr.read() == ""
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rotator.config import InputError, Source, SourceKind
 from rotator.config import source as module
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import planted, secrets_in
 
 
@@ -181,7 +182,7 @@ def test_the_stamp_tells_of_every_cure(tmp_path: Path) -> None:
 
     for change in (close_up, rewrite):
         before = source.stamp({})
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while source.stamp({}) == before:  # a file system's clock may tick only every few milliseconds
             assert time.monotonic() < deadline
             change()
@@ -233,7 +234,7 @@ def test_a_slow_command_is_ended_with_its_children(tmp_path: Path) -> None:
     answer = module._output_of(command, {}, 2)
     assert InputError("did not end within 2 s: make it faster") == answer
     child = Path(f"/proc/{pid_file.read_text().strip()}/stat")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while child.exists() and " Z " not in child.read_text():
         assert time.monotonic() < deadline, "the command's child lives on"
         time.sleep(0.01)

@@ -11,6 +11,7 @@ import yaml
 
 from deploy.grafana.written import DASHBOARDS
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 PLACE: Final = DEPLOY / "compose"
@@ -22,7 +23,7 @@ PROVISIONING: Final = DEPLOY / "grafana" / "provisioning"
 def run(*argv: object, cwd: Path | None = None) -> str:
     """Run a program to its end and return what it printed; it must succeed."""
     done = subprocess.run(
-        [str(word) for word in argv], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [str(word) for word in argv], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -34,7 +35,7 @@ def test_it_is_of_the_published_schema(tmp_path: Path) -> None:
     run(*judge, PLACE / "compose.yaml")
     wrong = tmp_path / "compose.yaml"
     wrong.write_text((PLACE / "compose.yaml").read_text().replace("read_only: true", "readonly: true"))
-    slip = subprocess.run([*judge, wrong], capture_output=True, text=True, timeout=60, check=False)
+    slip = subprocess.run([*judge, wrong], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert "readonly" in slip.stdout
 
 
@@ -69,8 +70,8 @@ def test_its_commands_and_configuration_are_rotators() -> None:
     config = PLACE / "rotator.toml"
     names = re.findall(r"^\[credentials\.([\w-]+)\]", config.read_text(), re.MULTILINE)
     check = subprocess.run(
-        [sys.executable, "-m", "rotator.cli", "-c", str(config), "check"], capture_output=True, text=True, timeout=60,
-        check=False,
+        [sys.executable, "-m", "rotator.cli", "-c", str(config), "check"], capture_output=True, text=True,
+        timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert f"configuration: {config}: {len(names)} credentials" in check.stdout
     assert f"for name in {' '.join(names)}; do" in SERVICES["login"]["command"][0]

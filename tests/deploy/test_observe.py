@@ -15,7 +15,7 @@ import pytest
 
 from tests.children import ROOT
 from tests.needs import needs
-from tests.process.rig import wait_until
+from tests.process.rig import PATIENCE, wait_until
 
 
 def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
             wait_until(lambda: _get(f"{api}/query?query=rotator_build_info")["data"]["result"], "a scrape")
             assert len(_get(f"{api}/rules")["data"]["groups"]) > 2
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
     assert not Path(place).exists()
@@ -56,11 +56,11 @@ def test_without_prometheus_there_is_still_the_status_page() -> None:
             [rotator] = re.findall(r"^rotator +(\S+)$", said, re.MULTILINE)
             assert _get(f"{rotator}readyz")["credentials"] == 3
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
 
 
 def _get(url: str) -> Any:
-    with urlopen(url, timeout=10) as answer:  # noqa: S310 - loopback
+    with urlopen(url, timeout=PATIENCE) as answer:  # noqa: S310 - loopback
         return json.load(answer)

@@ -15,8 +15,6 @@ from tests.process.rig import NAME
 from tests.testbed.systemd.installed import UNIT, UNITS, Installed
 from tests.testbed.systemd.machine import Machine
 
-pytestmark = pytest.mark.timeout(300)  # whoever comes first builds the packages
-
 
 @pytest.fixture
 def machine(tmp_path: Path, built: Built) -> Iterator[Machine]:

@@ -15,8 +15,6 @@ from tests.process.rig import ROOT, wait_until
 from tests.terminal import converse
 from tests.testbed.systemd.machine import ENVIRONMENT
 
-pytestmark = pytest.mark.timeout(300)
-
 PAGE: Final = (ROOT / "docs/how-to/systemd.md").read_text()
 CONSUMER: Final = """[Service]
 DynamicUser=yes

@@ -6,8 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from rotator import VERSION
 from tests.needs import needs
 from tests.packaging.builds import DEBIAN_PYTHON, check_out, make
@@ -15,8 +13,6 @@ from tests.packaging.debian import bare_machine, sandbox
 from tests.process.rig import PATIENCE
 from tests.testbed.systemd.installed import UNIT, UNITS, Installed
 from tests.testbed.systemd.machine import Machine
-
-pytestmark = pytest.mark.timeout(300)
 
 FROM_HERE: Final = re.compile("PIP_|.*_PROXY$|SSL_CERT_FILE|REQUESTS_CA_BUNDLE", re.IGNORECASE)
 """Variables that say how packages are reached."""

@@ -8,12 +8,8 @@ import zipfile
 from email import message_from_bytes
 from pathlib import Path
 
-import pytest
-
 from rotator import VERSION
 from tests.packaging.builds import Built, tracked
-
-pytestmark = pytest.mark.timeout(300)  # whoever comes first builds the packages
 
 
 def names_in(wheel: Path) -> set[str]:

@@ -22,11 +22,12 @@ from rotator.adapters.web.page import refresh_seconds
 from rotator.core.model import Reason
 from rotator.core.standing import CredentialView, Standing
 from rotator.ports import LeaseView
-from tests.adapters.site import PATIENCE, Site, served
+from tests.adapters.site import Site, served
 from tests.desk import DataDesk
 from tests.page.fleet import credential, each_state, fleet
 from tests.page.site import page_app
 from tests.process.life import new_life
+from tests.process.rig import PATIENCE
 from tests.secrets_scan import assert_no_secrets
 
 MARKUP: Final = "<script src=//evil.example/x></script><img src=x onerror=alert(1)>\"'>&{{ 7*7 }}"

@@ -13,7 +13,17 @@ from rotator.sandbox.books import Books
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
-from tests.process.rig import CLIENT_SECRET, NAME, PASSWORD, USERNAME, DaemonProcess, Rig, SandboxProcess, wait_until
+from tests.process.rig import (
+    CLIENT_SECRET,
+    NAME,
+    PASSWORD,
+    PATIENCE,
+    USERNAME,
+    DaemonProcess,
+    Rig,
+    SandboxProcess,
+    wait_until,
+)  # fmt: skip
 from tests.secrets_scan import assert_no_secrets
 
 LIFETIME: Final = 4.0
@@ -47,7 +57,7 @@ class Life(Rig):
     def run(self, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; it prints neither a traceback nor a secret."""
         done = subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=60, check=False,
+            self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=False,
             env=self.environment(environment),
         )  # fmt: skip
         assert "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 from rotator.adapters.control_client import ControlClient
 from tests.needs import needs
 from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
-from tests.process.rig import DaemonProcess, wait_until
+from tests.process.rig import PATIENCE, DaemonProcess, wait_until
 from tests.process.trace import traced, worker_of
 from tests.secrets_scan import planted
 
@@ -25,7 +25,7 @@ def test_fifty_refreshes_from_three_callers_meet_no_invalid_grant(life: Life) ->
     failed: list[object] = []
 
     def ask_for_all(daemon: DaemonProcess) -> None:
-        client = ControlClient(life.socket, 30)
+        client = ControlClient(life.socket, PATIENCE)
         while min(daemon.shown(name)["generation"] for name in NAMES) <= ROUNDS:
             for _, answer in client.post_all(f"/v1/rotate/{name}" for name in NAMES):
                 if not isinstance(answer, dict) or answer["credentials"][0]["reason"]:
@@ -71,7 +71,7 @@ def _ask_together(life: Life, **changes: str) -> list[tuple[int, str]]:
     for _ in range(20):  # a command connects anew for each question: all of them, time and again, are waiting
         wait_until(lambda: all(_waits(person) for person in people), "everybody waits")
     life.server.sandbox.change(**changes)
-    return [(person.wait(30), person.communicate()[0]) for person in people]
+    return [(person.wait(PATIENCE), person.communicate()[0]) for person in people]
 
 
 def test_people_who_ask_at_once_share_one_request_and_its_answer(life: Life) -> None:
@@ -101,7 +101,7 @@ def test_a_hundred_who_ask_share_one_request(life: Life) -> None:
     life.server.sandbox.script(["hang"])
     life.put_pair(age=0)
     with life.daemon() as daemon:
-        client = ControlClient(life.socket, 30)
+        client = ControlClient(life.socket, PATIENCE)
         tickets = [client._exchange("POST", "/v1/rotate/home?wait=0") for _ in range(100)]
         wait_until(lambda: life.server.sandbox.script_left == [], "the request is under way")
         life.server.sandbox.change()

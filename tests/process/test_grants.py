@@ -9,7 +9,7 @@ import pytest
 
 from rotator.core.state import Delivery
 from tests.process.life import Life, events, rotate, wait_for_generation
-from tests.process.rig import NAME, PASSWORD, USERNAME, wait_until
+from tests.process.rig import NAME, PASSWORD, PATIENCE, USERNAME, wait_until
 
 
 def _state(life: Life) -> object:
@@ -52,7 +52,7 @@ def test_a_dead_grant_may_end_the_daemon(life: Life) -> None:
     with life.daemon() as daemon:
         wait_for_generation(daemon, 2)
         life.sandbox.revoke()
-        assert daemon.process.wait(20) == 77
+        assert daemon.process.wait(PATIENCE) == 77
         assert [event["event"] for event in events(daemon)][-1] == "stopped"
     assert life.on_disk()["tokens"]["refresh_token"]
 
@@ -65,7 +65,7 @@ def test_a_daemon_that_is_started_on_a_dead_grant_gives_time_to_log_in(life: Lif
     with life.daemon() as daemon:
         wait_for_generation(daemon, 2)
         life.sandbox.revoke()
-        assert daemon.process.wait(20) == 77
+        assert daemon.process.wait(PATIENCE) == 77
     with life.daemon() as daemon:
         daemon.wait_until(lambda: daemon.shown()["standing"] == "reauthorization_required", "the grant is still dead")
         life.login()
@@ -75,9 +75,9 @@ def test_a_daemon_that_is_started_on_a_dead_grant_gives_time_to_log_in(life: Lif
     life.configure(daemon='on_dead_grant = "exit"')
     life.sandbox.revoke()
     with life.daemon() as daemon:
-        assert daemon.process.wait(20) == 77
+        assert daemon.process.wait(PATIENCE) == 77
     with life.daemon(clean=False) as daemon:  # the next probe finds it dead still
-        assert daemon.process.wait(20) == 77
+        assert daemon.process.wait(PATIENCE) == 77
 
 
 def test_a_user_who_is_enabled_again_is_noticed(life: Life) -> None:
@@ -210,7 +210,7 @@ def test_once_waits_for_a_request_in_flight_when_it_is_stopped(life: Life, numbe
         wait_until(lambda: life.server.sandbox.script_left == [], "the request is under way")
         process.send_signal(number)
         life.server.sandbox.change()
-        assert process.wait(20) in (0, 75)
+        assert process.wait(PATIENCE) in (0, 75)
     state = life.stored(NAME)
     assert state is not None
     assert (state.generation, state.refresh_started_at) == (2, None)

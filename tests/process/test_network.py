@@ -8,7 +8,7 @@ from pathlib import Path
 from rotator.adapters.control_client import ControlClient
 from tests.needs import needs
 from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
-from tests.process.rig import DaemonProcess, wait_until
+from tests.process.rig import PATIENCE, DaemonProcess, wait_until
 
 
 def _seconds(until: Callable[[], object], what: str) -> float:
@@ -189,7 +189,7 @@ def test_everything_answers_within_a_second_while_a_token_request_hangs(life: Li
         daemon.wait_until(life.has_good_token, "the token is published")
         life.server.sandbox.script(["hang"])
         begin_rotation(life, daemon)
-        client = ControlClient(life.socket, 5)
+        client = ControlClient(life.socket, PATIENCE)
         questions: dict[str, Callable[[str], object]] = {
             **dict.fromkeys(
                 ("/v1/status", "/v1/status/home", "/v1/token/home", "/v1/health", "/v1/readiness"), client.get
@@ -250,7 +250,7 @@ def test_failed_requests_leave_no_file_descriptor_behind(life: Life) -> None:
 
     def rotate_all(*steps: str) -> None:
         life.server.sandbox.script(steps)
-        for _, answer in ControlClient(life.socket, 30).post_all(f"/v1/rotate/{name}" for name in names):
+        for _, answer in ControlClient(life.socket, PATIENCE).post_all(f"/v1/rotate/{name}" for name in names):
             assert isinstance(answer, dict), answer
 
     def sockets(daemon: DaemonProcess) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 from rotator.adapters.control_client import ControlClient
 from tests.needs import needs
 from tests.process.life import Life, begin_rotation, events, rotate
-from tests.process.rig import DaemonProcess, wait_until
+from tests.process.rig import PATIENCE, DaemonProcess, wait_until
 
 _MOUNT: Final = 'mount -t tmpfs -o size=64k,mode=0700 none "$0" && exec "$@"'
 
@@ -40,7 +40,7 @@ def _fill(directory: Path) -> Path:
 
 def _adopt(life: Life, daemon: DaemonProcess) -> None:
     """Hand in a pair: the state directory is one that only the daemon sees."""
-    ControlClient(life.socket, 10).post("/v1/adopt/home", {"pair": json.dumps(life.sandbox.issue())})
+    ControlClient(life.socket, PATIENCE).post("/v1/adopt/home", {"pair": json.dumps(life.sandbox.issue())})
     daemon.wait_until(life.has_good_token, "the token is published")
 
 
@@ -191,7 +191,7 @@ def test_a_read_only_state_directory_is_told_at_the_start(life: Life) -> None:
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     run = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, str(life.state_directory), *life.command("run")],
-        capture_output=True, text=True, env=life.environment(), timeout=60, check=False,
+        capture_output=True, text=True, env=life.environment(), timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert run.returncode == 74
     assert str(life.state_directory) in run.stderr

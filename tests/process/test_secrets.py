@@ -6,7 +6,7 @@ from typing import Final
 
 from rotator.adapters.control_client import ControlClient
 from tests.process.life import Life, events, rotate
-from tests.process.rig import CLIENT_SECRET, USERNAME, wait_until
+from tests.process.rig import CLIENT_SECRET, PATIENCE, USERNAME, wait_until
 from tests.secrets_scan import assert_no_secrets, planted
 
 _TELLING: Final = (  # answers that hold a secret, and faults that make a library quote what was sent
@@ -37,7 +37,7 @@ def test_an_eventful_life_leaves_secrets_in_state_and_outputs_only(life: Life) -
         wrong = life.run("login", "home", "--username", USERNAME, "--password-stdin", stdin=planted("wrong-password"))
         assert wrong.returncode == 77
         life.server.sandbox.script(_TELLING)
-        client = ControlClient(life.socket, 30)
+        client = ControlClient(life.socket, PATIENCE)
         for _, answer in client.post_all(f"/v1/rotate/{name}" for name in names[1:]):
             assert_no_secrets(str(answer))
         wait_until(lambda: life.server.sandbox.script_left == [], "all of it has happened")

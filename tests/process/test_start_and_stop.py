@@ -13,7 +13,7 @@ from rotator.adapters.file_store import FileStore
 from rotator.core.model import Fingerprinter
 from rotator.ports import Problem
 from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
-from tests.process.rig import DaemonProcess, wait_until
+from tests.process.rig import PATIENCE, DaemonProcess, wait_until
 from tests.secrets_scan import planted
 
 
@@ -118,7 +118,7 @@ def test_the_lock_is_given_up_last(life: Life) -> None:
             assert loaded.state.generation == 2
         finally:
             state.close()
-        assert daemon.process.wait(20) == 0
+        assert daemon.process.wait(PATIENCE) == 0
 
 
 def _opened(directory: Path) -> FileStore | None:
@@ -177,7 +177,7 @@ def test_a_stop_with_an_unsaved_pair_is_told_by_the_exit_status(life: Life) -> N
         assert daemon.sample("rotator_pair_unsaved", credential="home") == 1
         assert daemon.sample("rotator_fleet_unsaved_pairs") == 1
         daemon.process.terminate()
-        assert daemon.process.wait(20) == 74
+        assert daemon.process.wait(PATIENCE) == 74
         (alert,) = events(daemon, "stopped_unsaved")
         assert alert["level"] == "critical"
         assert "home" in alert["message"]

@@ -13,7 +13,7 @@ import pytest
 from tests.ear import Ear, listening
 from tests.needs import needs
 from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
-from tests.process.rig import CLIENT_SECRET, wait_until
+from tests.process.rig import CLIENT_SECRET, PATIENCE, wait_until
 from tests.process.test_save_errors import fill
 
 WATCHDOG: Final = 6.0
@@ -146,7 +146,7 @@ def test_a_stop_says_how_long_it_may_take(life: Life, ear: Ear) -> None:
         }
         assert not events(daemon, "stopped")
         life.server.sandbox.change()
-        assert daemon.process.wait(30) == 0
+        assert daemon.process.wait(PATIENCE) == 0
     stored = life.stored()
     assert stored is not None
     assert stored.generation == 2

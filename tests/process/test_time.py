@@ -13,7 +13,7 @@ import pytest
 from rotator.adapters.control_client import ControlClient
 from tests.needs import FAKETIME, needs
 from tests.process.life import Life, events, rotate, wait_for_generation
-from tests.process.rig import DaemonProcess
+from tests.process.rig import PATIENCE, DaemonProcess
 
 HOUR: Final = 3600
 
@@ -104,7 +104,7 @@ def test_a_day_of_23_or_25_hours_is_a_day_like_any_other(life: Life, change: dat
     now = datetime.now(UTC)
     clock = FakedClock(life.directory, (change - timedelta(minutes=10) - now).total_seconds())
     with life.daemon(environment=clock.environment | {"TZ": "Europe/Amsterdam"}) as daemon:
-        ControlClient(life.socket, 5).post("/v1/adopt/home", {"pair": life.sandbox.issue()["refresh_token"]})
+        ControlClient(life.socket, PATIENCE).post("/v1/adopt/home", {"pair": life.sandbox.issue()["refresh_token"]})
         wait_for_generation(daemon, 2)
         books = life.books
         clock.set((change - timedelta(seconds=4) - datetime.now(UTC)).total_seconds())  # a jump of minutes, counted

@@ -12,6 +12,7 @@ from deploy.prometheus.rule import RUNBOOKS, Alert
 from deploy.prometheus.written import ALERTS, GROUPS, KUBERNETES, RULES, files
 from rotator.adapters.metrics.reference import families
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +33,7 @@ def test_promtool_finds_nothing_wrong() -> None:
     """Every rule parses, none is there twice, and each alert of the code is a rule of the file."""
     needs("promtool")
     run = subprocess.run(
-        ["promtool", "check", "rules", str(ROOT / RULES)], capture_output=True, text=True, timeout=30, check=False
+        ["promtool", "check", "rules", str(ROOT / RULES)], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     count = sum(len(getattr(one, "rules", "1")) for group in GROUPS for one in group.rules)
     assert (run.returncode, run.stderr) == (0, "")
@@ -64,7 +65,7 @@ def test_runbooks_may_be_read_elsewhere(tmp_path: Path) -> None:
     for directory in (path.parent for path in files()):
         (tmp_path / directory).mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "deploy.prometheus", "https://runbooks.example.org"]
-    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=30, check=True)
+    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, timeout=PATIENCE, check=True)
     text = (tmp_path / RULES).read_text("utf-8")
     assert RUNBOOKS not in text
     assert text.count('runbook_url: "https://runbooks.example.org/Rotator') == sum(len(alert.rules) for alert in ALERTS)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from rotator.sandbox.odd import CONNECTION_FAULTS, FAULTS, REFUSAL_ODDITIES
+from tests.process.rig import PATIENCE
 from tests.sandbox.conftest import Customer
 
 STRIKING = [*FAULTS, *REFUSAL_ODDITIES, *(name for name in CONNECTION_FAULTS if name not in {"half", "hang"})]
@@ -105,7 +106,9 @@ def test_half_an_answer(customer: Customer) -> None:
 def _raw_exchange(customer: Customer, form: str = "") -> bytes:
     """Send one request by hand and return every byte until the end of the connection."""
     form += "&client_id=sandbox-client&client_secret=sandbox-secret"
-    with socket.create_connection((customer.http.base_url.host, customer.http.base_url.port or 0), timeout=10) as conn:
+    with socket.create_connection(
+        (customer.http.base_url.host, customer.http.base_url.port or 0), timeout=PATIENCE
+    ) as conn:
         conn.sendall(
             b"POST /v2/token HTTP/1.1\r\nHost: sandbox\r\nContent-Type: application/x-www-form-urlencoded\r\n"
             + f"Content-Length: {len(form)}\r\n\r\n{form}".encode()
@@ -124,14 +127,14 @@ def test_hanging_until_a_switch_is_turned(customer: Customer, step: str, grants_
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(customer.refresh(pair["refresh_token"])))
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while customer.books.most_simultaneous < 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     thread.join(0.1)
     assert thread.is_alive()
     assert customer.books.refresh_grants == grants_while_hanging
     customer.sandbox.change()
-    thread.join(10)
+    thread.join(PATIENCE)
     customer.granted(answers[0])
 
 
@@ -145,7 +148,7 @@ def test_client_that_leaves_a_hanging_request(customer: Customer) -> None:
             data={"grant_type": "refresh_token", "refresh_token": pair["refresh_token"]},
             timeout=0.1,
         )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not customer.books.token_requests["hang"] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert customer.books.token_requests["hang"] == 1

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.process.rig import PATIENCE
 from tests.sandbox.conftest import Customer
 
 
@@ -78,7 +79,7 @@ def test_simultaneous_requests_are_counted(customer: Customer) -> None:
     threads = [threading.Thread(target=customer.refresh, args=(first["refresh_token"],)) for _ in range(3)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while customer.books.most_simultaneous < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     customer.sandbox.change()

@@ -17,6 +17,7 @@ from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 from tests.sandbox.conftest import CLIENT, LOGIN, assert_no_error_logged
 
 
@@ -44,17 +45,17 @@ def test_stop_lets_hanging_requests_go(switches: Switches, caplog: pytest.LogCap
     def post() -> None:
         try:
             form = CLIENT | {"grant_type": "refresh_token", "refresh_token": "x"}
-            httpx.post(f"{server.url}/v2/token", data=form, timeout=30, trust_env=False)
+            httpx.post(f"{server.url}/v2/token", data=form, timeout=PATIENCE, trust_env=False)
         except httpx.TransportError as error:
             errors.append(error)
 
     thread = threading.Thread(target=post)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not server.sandbox.books.most_simultaneous and time.monotonic() < deadline:
         time.sleep(0.01)
     server.stop()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert_no_error_logged(caplog)
 
@@ -143,7 +144,7 @@ def test_wrong_options(options: list[str], status: int, word: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         argv = [sys.executable, "-m", "rotator.sandbox", *(word.format(taken=port) for word in options)]
-        run = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        run = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert run.returncode == status
     assert word in run.stderr.splitlines()[-1]
     assert "Traceback" not in run.stderr

@@ -19,8 +19,6 @@ from tests.process.rig import CLIENT_SECRET, PASSWORD, PATIENCE, USERNAME, Sandb
 from tests.secrets_scan import secrets_in
 from tests.testbed.image.rig import IMAGE, Containers
 
-pytestmark = pytest.mark.timeout(600)  # whoever comes first builds the base and the image
-
 ROTATOR_UID: Final = 10001
 HADOLINT: Final = Path(sys.executable).with_name("hadolint")
 

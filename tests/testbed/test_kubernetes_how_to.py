@@ -17,8 +17,6 @@ from tests.testbed.kubernetes.controllers import Controllers, shim
 from tests.testbed.kubernetes.kubelet import Kubelet
 from tests.testbed.kubernetes.manifests import kubeconfig, rendered
 
-pytestmark = pytest.mark.timeout(300)
-
 PAGE: Final = (ROOT / "docs/how-to/kubernetes.md").read_text()
 
 

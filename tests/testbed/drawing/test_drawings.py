@@ -26,7 +26,6 @@ def test_grafanas_schema_knows_every_field(name: str) -> None:
     assert "descripton" in found
 
 
-@pytest.mark.timeout(240)
 def test_the_dashboards_can_be_drawn_and_read(tmp_path: Path) -> None:
     """In the midst of trouble every panel is drawn and says what matters, on a desk and on a phone."""
     needs("grafana components", "chromium", "prometheus", "mount namespace")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
+from tests.process.rig import PATIENCE
+
 _ISSUER: Final = "https://kubernetes.default.svc"
-_PATIENCE: Final = 30.0
 _numbers: Final = itertools.count(1)
 Rule = dict[str, list[str]]
 """A rule of a Role: `apiGroups`, `resources`, `verbs`, `resourceNames`."""
@@ -55,7 +56,7 @@ class Cluster:
             headers["Authorization"] = f"Bearer {token}"
         address = urlsplit(self.url)
         connection = http.client.HTTPSConnection(
-            address.hostname or "", address.port, timeout=_PATIENCE, context=context
+            address.hostname or "", address.port, timeout=PATIENCE, context=context
         )
         try:
             target = f"{path}?{urlencode(query)}" if query else path
@@ -165,7 +166,7 @@ class Account:
 
     def wait_for(self, rules: tuple[Rule, ...], *, allowed: bool = True) -> None:
         """Wait until the API server, which caches Roles, grants these rules (or no longer does)."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         for rule in rules:
             for group, resource, verb, name in itertools.product(
                 rule["apiGroups"], rule["resources"], rule["verbs"], rule.get("resourceNames", [""])

@@ -16,7 +16,7 @@ from rotator.adapters.control_client import ControlClient, ControlProblem
 from rotator.adapters.kubernetes import state_secret
 from rotator.adapters.kubernetes.leases import names_of
 from rotator.core.state import CredentialState
-from tests.process.rig import ROOT, wait_until
+from tests.process.rig import PATIENCE, ROOT, wait_until
 from tests.secrets_scan import assert_no_secrets
 from tests.testbed.kubernetes.cluster import Namespace, Rule
 from tests.testbed.kubernetes.proxy import Proxy
@@ -97,14 +97,14 @@ class Replica:
         """SIGKILL the process."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         self.frozen = False
 
     def stop(self) -> int:
         """SIGTERM the process and return its exit status."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
     def freeze(self) -> None:
         """SIGSTOP the process: it knows nothing of the time that passes."""
@@ -115,8 +115,9 @@ class Replica:
         """Run another command with the same configuration, to its end."""
         environment = {**os.environ, "KUBECONFIG": str(self.directory / "kubeconfig"), "PYTHONPATH": str(ROOT)}
         return subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, env=environment, cwd=ROOT, timeout=60, check=False
-        )
+            self.command(*arguments), capture_output=True, text=True, env=environment, cwd=ROOT,
+            timeout=PATIENCE, check=False,
+        )  # fmt: skip
 
     def thaw(self) -> None:
         """SIGCONT the process."""

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tests.process.rig import PATIENCE
 from tests.testbed.kubernetes import build
 from tests.testbed.kubernetes.cluster import Cluster
 
-_PATIENCE: Final = 60.0
 _ATTEMPTS: Final = 3  # another process may take a port between the moment it is found free and its use
 _DAYS: Final = "2"
 
@@ -122,7 +122,7 @@ class Servers:
             *self._flags,
         )
         self.cluster.url = f"https://127.0.0.1:{self._ports[2]}"
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + 2 * PATIENCE
         while self._apiserver.poll() is None and time.monotonic() < deadline:
             try:
                 if self.cluster.ask("GET", "/readyz")[0] == 200:

@@ -18,11 +18,11 @@ from typing import Final
 import pytest
 
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 from tests.testbed.kubernetes.cluster import Cluster, Namespace
 from tests.testbed.kubernetes.servers import run_servers
 
 _ROOT: Final = Path(__file__).parents[3]
-_PATIENCE: Final = 100.0
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def _start_keeper(directory: Path, place: Path) -> None:
             (sys.executable, "-m", __name__, str(directory)),
             cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, check=True,
         )  # fmt: skip
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + 4 * PATIENCE
     while not place.exists():
         if "Error" in log.read_text(errors="replace") or time.monotonic() > deadline:
             pytest.fail(f"no API server: {log.read_text(errors='replace')[-3000:]}")

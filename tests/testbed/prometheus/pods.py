@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from rotator import VERSION
+from tests.process.rig import PATIENCE
 
 LEADER: Final = "/leader"
 FOLLOWER: Final = "/follower"
@@ -57,7 +58,7 @@ class Pods:
     def _page(self, path: str, daemon: tuple[str, int]) -> str:
         if path == FOLLOWER:
             return f"{_FOLLOWER}rotator_owner 0\nrotator_replicas_differ {self.differ:d}\n"
-        connection = http.client.HTTPConnection(*daemon, timeout=5)
+        connection = http.client.HTTPConnection(*daemon, timeout=PATIENCE)
         try:
             connection.request("GET", "/metrics")
             return f"{connection.getresponse().read().decode()}rotator_owner {self.led:d}\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tests.process.rig import wait_until
+from tests.process.rig import PATIENCE, wait_until
 
 SCRAPE_SECONDS: Final = 0.5
 """Between two scrapes, and between two evaluations of the rules."""
@@ -39,7 +39,7 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: str | float) -> Any:
         """Return the data of an answer; a query that does not parse or work is an error."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
         try:
             connection.request("GET", f"/api/v1/{path}?{urlencode(parameters)}")
             answer = json.loads(connection.getresponse().read())
@@ -104,7 +104,7 @@ def run_prometheus(directory: Path, targets: Sequence[Target], rules: str) -> Ge
 
 
 def _is_ready(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
     try:
         connection.request("GET", "/-/ready")
         return connection.getresponse().status == http.HTTPStatus.OK

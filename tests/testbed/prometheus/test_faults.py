@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
 from tests.needs import needs
 from tests.testbed.prometheus.boards import Asked, Board
 from tests.testbed.prometheus.play import PODS, RULES, TROUBLE, Stage, hurried, play
@@ -56,7 +54,6 @@ EMPTY: Final[dict[str, dict[tuple[str, str], set[str]]]] = {
 """Of each scene, the panels and annotations that have nothing to show; all others must show something."""
 
 
-@pytest.mark.timeout(240)
 def test_alerts_and_dashboards_through_all_faults(tmp_path: Path) -> None:
     """E2, L8: each alert fires about those concerned and no other, and ends; no panel is empty in the state it is for.
 
