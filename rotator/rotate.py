@@ -94,7 +94,9 @@ class Rotator:
     def _see_off(self, credential: Credential) -> Wait:
         """Save what only memory holds of a credential that was taken out of the configuration; answer who waits."""
         saved = not credential.unsaved or self.save_unsaved(credential)
-        credential.asked = False
+        with self._left:
+            # Put back by a reload meanwhile, it may have been asked for since: that is for the next step.
+            credential.asked = credential.asked and not credential.leaving
         self._answer_waiters(credential)
         return Wait(_NEVER, "removed") if saved else Wait(self._clock.now() + SAVE_RETRY, Reason.SAVE_FAILED)
 

@@ -28,7 +28,17 @@ from rotator.core.model import (
 )
 from rotator.core.standing import Standing
 from rotator.core.state import CredentialState, Status, from_refresh_token
-from rotator.ports import Notice, Problem, PublishFinished, RefreshFinished, RefreshStarted, SaveFinished, StatusChanged
+from rotator.ports import (
+    Event,
+    Notice,
+    Problem,
+    PublishFinished,
+    RefreshFinished,
+    RefreshStarted,
+    SaveFinished,
+    StatusChanged,
+)
+from rotator.rotate import Rotator
 from rotator.save import SAVE_RETRY
 from tests.fakes import MemoryStore
 from tests.line import NAME, Fields, Line
@@ -518,6 +528,27 @@ def test_who_asks_while_a_request_is_out_gets_its_answer() -> None:
     (waiter,) = waiters
     assert waiter.result(PATIENCE).standing == Standing.SUSPECT
     assert len(line.endpoint.requests) == 1
+
+
+def test_who_asks_for_a_credential_that_came_back_during_a_save_is_served() -> None:
+    """B24 C9: a reload puts back a credential whose pair is just being saved: a rotation asked for then takes place."""
+    line = Line(granted(2), state=delivered())
+    line.step(60)
+    waiters = []
+
+    class Reloader:
+        def notify(self, event: Event) -> None:
+            if isinstance(event, SaveFinished) and line.credential.leaving:
+                line.credential.leaving = False
+                waiters.append(line.rotator.ask(line.credential))
+
+    line.rotator = Rotator(line.store, line.clock, Reloader(), Fingerprinter(b"key"), line.stopping)
+    line.credential.leaving = line.credential.unsaved = True
+    line.step()
+    (waiter,) = waiters
+    assert not waiter.done()
+    line.step()
+    assert waiter.result(PATIENCE).generation == 2
 
 
 def test_asking_twice_in_a_second_waits_a_second() -> None:

@@ -73,7 +73,7 @@ class Pod:
 
     def has_told(self, *messages: str) -> None:
         """Wait until these are all of the log's messages: what was done is told a moment later."""
-        wait_until(lambda: self.events() == [*messages], f"it tells {messages}, not {self.events()}")
+        wait_until(lambda: self.events() == [*messages], f"it tells {messages}")
 
     def events(self) -> list[str]:
         """Return the log's messages."""
