@@ -47,7 +47,7 @@ _VALUES: Final = {
         ),
     },
     "serviceAccount": _closed({"annotations": _TEXTS}),
-    "terminationGracePeriodSeconds": {"type": "integer", "minimum": 1},
+    "terminationGracePeriodSeconds": {"type": ["integer", "null"], "minimum": 1},
     "resources": _closed({"requests": _TABLE, "limits": _TABLE}),
     "networkPolicy": _closed({"enabled": _FLAG, "metricsFrom": _TABLES, "egress": _TABLES}),
     "monitoring": _closed({"podMonitor": _FLAG, "prometheusRule": _FLAG, "labels": _TEXTS, "runbooks": _URL}),

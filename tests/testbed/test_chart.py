@@ -1,5 +1,6 @@
 """The chart: rendered, installed, upgraded, rolled back and removed by helm; rotator at work with its rights."""
 
+import math
 import tomllib
 from copy import deepcopy
 from pathlib import Path
@@ -14,6 +15,7 @@ from rotator import VERSION
 from rotator.adapters.kubernetes.lookout import watches_of
 from rotator.cli import cluster
 from rotator.config import Config, load
+from rotator.daemon import _LAST_SAVES_SECONDS
 from tests.needs import needs
 from tests.process.rig import ROOT
 from tests.testbed.kubernetes.chart import CHART, Helm
@@ -148,6 +150,30 @@ def test_bad_values_are_refused_by_name(helm: Helm, values: dict[str, Any], mess
     assert refused.returncode != 0
     assert message in refused.stderr
     assert refused.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"config__daemon__drain_timeout": "1h2m3.5s"},
+        {"config__daemon__drain_timeout": 200},
+        {"config__defaults__total_timeout": "100500ms"},
+        {"config__defaults__total_timeout": 70, "config__credentials__home__total_timeout": "2m"},
+        {"config__defaults__total_timeout": "3m", "config__credentials__home__total_timeout": "2m"},
+    ],
+)
+def test_a_stop_is_given_the_time_it_may_take(helm: Helm, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """What is left out is made from the configuration, as rotator reads it; more is taken, less is refused."""
+    objects = helm.rendered(changed(**changes))
+    needed = math.ceil(config_of(objects, tmp_path)[1].daemon.drain_timeout + _LAST_SAVES_SECONDS)
+    assert only(objects, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == needed
+    more = helm.rendered(changed(**changes, terminationGracePeriodSeconds=needed + 1))
+    assert only(more, "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == needed + 1
+    less = changed(**changes, terminationGracePeriodSeconds=needed - 1)
+    refused = helm.try_to("template", "rotator", str(CHART), values=less)
+    assert f"terminationGracePeriodSeconds: {needed - 1} cuts a stop short" in refused.stderr
+    assert f"set {needed} or more" in refused.stderr
 
 
 def test_a_configuration_goes_through_as_it_was_written(helm: Helm, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_what_is_stored_outlives_upgrade_rollback_and_removal(installed: Install
     before = installed.stored()
 
     # An upgrade with another credential: the old pods go when the new ones are there.
-    installed.upgrade(values_for("home", "work", precreateOutputs=True, terminationGracePeriodSeconds=130))
+    installed.upgrade(values_for("home", "work", precreateOutputs=True, terminationGracePeriodSeconds=140))
     assert installed.published("home-token") == token
     second = installed.start(2)
     assert [pod.stop() for pod in first] == [[0], [0]]

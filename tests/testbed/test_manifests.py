@@ -13,6 +13,8 @@ import kubernetes_validate
 import pytest
 
 from rotator.adapters.kubernetes.peers import rights_of
+from rotator.config import Config, load
+from rotator.daemon import _LAST_SAVES_SECONDS
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
@@ -156,17 +158,26 @@ def test_a_role_grants_what_is_used_and_nothing_else() -> None:
     assert granted("overlays/mirror") == {(verb, "", "secrets", "home-token") for verb in ("list", "watch")}
 
 
-def test_a_stop_is_given_the_time_it_may_take() -> None:
-    """What rotates gets longer than `drain_timeout`: the longest total_timeout, 90 s by default, and 15 s.
+def test_a_stop_is_given_the_time_it_may_take(tmp_path: Path) -> None:
+    """What rotates gets `drain_timeout`, as its configuration has it, and the half minute of the daemon's last saves.
 
     A sidecar gets what a program leaves that takes the 30 s that Kubernetes gives one by default.
     """
     needs("kubectl")
+    seen = 0
     for what in KUSTOMIZATIONS:
-        for spec in pod_specs(rendered(DIRECTORY / what)):
+        made = rendered(DIRECTORY / what)
+        texts = [one["data"].get("rotator.toml") for one in made if one["kind"] == "ConfigMap"]
+        for spec in pod_specs(made):
             for beside, containers in ((30, spec.get("initContainers", ())), (0, spec["containers"])):
-                if any(one.get("args") == ["run"] for one in containers):
-                    assert spec["terminationGracePeriodSeconds"] > beside + 90 + 15
+                if any(one.get("args", [""])[0] == "run" for one in containers):
+                    (tmp_path / "rotator.toml").write_text(*texts)
+                    config = load(tmp_path / "rotator.toml", None, {})
+                    assert isinstance(config, Config)
+                    needed = beside + config.daemon.drain_timeout + _LAST_SAVES_SECONDS
+                    assert spec["terminationGracePeriodSeconds"] >= needed, what
+                    seen += 1
+    assert seen >= 4
 
 
 def test_a_job_says_how_often_it_is_tried() -> None:
