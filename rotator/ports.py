@@ -185,7 +185,7 @@ class RefreshStarted:
 
 @dataclass(frozen=True, slots=True)
 class RefreshFinished:
-    """A token request ended. `outcome`: granted, refused, unavailable, ambiguous or late."""
+    """A token request ended. `outcome`: granted, refused, unavailable, ambiguous, late or held (not sent)."""
 
     credential: str
     outcome: str

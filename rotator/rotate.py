@@ -333,7 +333,7 @@ class Rotator:
         if isinstance(answer, Granted):
             outcome = "granted"
         elif isinstance(answer, Refused):
-            outcome = "refused"
+            outcome = "refused" if answer.retry_after is None else "held"
         else:
             outcome = (
                 "ambiguous" if answer.delivered and credential.plan.grant is Grant.REFRESH_TOKEN else "unavailable"

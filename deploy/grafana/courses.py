@@ -65,7 +65,7 @@ def courses() -> list[Panel]:
         lines(
             "Token requests by outcome",
             "Token requests that ended, each minute. Ambiguous: the request may have been carried out though no answer "
-            "came. Late: a login came first.",
+            "came. Late: a login came first. Held: not sent, as the client was refused for other credentials.",
             query(
                 f"60 * sum by (outcome) (rate(rotator_refresh_attempts_total{{{WHERE}}}[$__rate_interval]))",
                 "{{outcome}}",

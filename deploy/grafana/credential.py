@@ -174,7 +174,8 @@ def _attempts() -> list[Any]:
     return [
         lines(
             "Token requests by outcome",
-            "Token requests that ended, each minute. Ambiguous: it may have been carried out though no answer came.",
+            "Token requests that ended, each minute. Ambiguous: it may have been carried out though no answer came. "
+            "Held: not sent, as the client was refused for other credentials.",
             query(
                 f"60 * sum by (outcome) (rate(rotator_refresh_attempts_total{{{_ONE}}}[$__rate_interval]))",
                 "{{outcome}}",

@@ -41,7 +41,14 @@ STATES: Final[Mapping[str, str]] = {
     Standing.STATE_UNREADABLE: "semi-dark-red",
 }
 """Green runs by itself, yellow to orange may need somebody, red does."""
-OUTCOMES: Final = {"granted": GREEN, "refused": RED, "unavailable": YELLOW, "ambiguous": PURPLE, "late": BLUE}
+OUTCOMES: Final = {
+    "granted": GREEN,
+    "refused": RED,
+    "held": ORANGE,
+    "unavailable": YELLOW,
+    "ambiguous": PURPLE,
+    "late": BLUE,
+}
 
 A_MINUTE: Final = "suffix:/min"
 """The unit of rates."""

@@ -151,7 +151,7 @@ def test_every_series_is_there_from_the_start() -> None:
         metrics.notify(refreshed("refused", reason))
         metrics.notify(SaveFinished("web", Problem(reason, "x"), 0.1, holds_new_pair=True))
         metrics.notify(PublishFinished("web", OUTPUT.name, Problem(reason, "x"), 5, 0.1, 1))
-    for outcome in ("granted", "refused", "unavailable", "ambiguous", "late"):
+    for outcome in ("granted", "refused", "unavailable", "ambiguous", "late", "held"):
         metrics.notify(refreshed(outcome, None, *Oddity))
     metrics.notify(SaveFinished("web", None, 0.1, holds_new_pair=True))
     metrics.notify(PublishFinished("web", OUTPUT.name, None, 5, 0.1, 0))

@@ -4,10 +4,14 @@ import re
 
 import pytest
 
+from rotator.adapters.endpoint.refusals import ENOUGH
 from rotator.adapters.metrics.reference import families
+from rotator.core.model import HOUR
 from tests.process.life import Life
+from tests.secrets_scan import planted
 
 _LINE = re.compile(r"^([a-z_]+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? \S+$", re.MULTILINE)
+_DURATION = "rotator_refresh_duration_seconds"
 
 
 @pytest.mark.parametrize("threshold", [0, 10])
@@ -41,3 +45,21 @@ def test_what_is_odd_in_the_answer_to_a_login_is_counted(life: Life) -> None:
         life.login()
         for oddity in "form_encoded", "expires_in_text":
             assert daemon.sample("rotator_normalised_fields_total", oddity=oddity) == 1
+
+
+def test_requests_that_are_not_sent_are_told_from_those_that_are_refused(life: Life) -> None:
+    """E1, E2: of a refused client's credentials most are held back; what counts as refused is what the server heard."""
+    names = [f"of-{number}" for number in range(4 * ENOUGH)]
+    life.configure(credentials="\n".join(f"[credentials.{name}]" for name in names))
+    for name in names:
+        life.put_pair(age=HOUR, name=name)
+    life.server.sandbox.change(client_secret=planted("another-secret"))
+    with life.daemon() as daemon:
+        daemon.wait_until(lambda: {daemon.shown(name)["standing"] for name in names} == {"refused"}, "all are refused")
+        refused, held = (
+            sum(daemon.sample("rotator_refresh_attempts_total", credential=name, outcome=outcome) for name in names)
+            for outcome in ("refused", "held")
+        )
+        assert refused == life.books.token_requests["invalid_client"] == daemon.sample(f"{_DURATION}_count")
+        assert refused + held == len(names)
+        assert held > 0

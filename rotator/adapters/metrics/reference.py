@@ -48,6 +48,7 @@ _OUTCOMES: Final = {
     "unavailable": "nothing was done, or nothing was reached",
     "ambiguous": "sent, and no telling whether it was carried out",
     "late": "answered after a login had replaced the tokens",
+    "held": "not sent: the server has just refused others of the same client",
 }
 
 

@@ -12,7 +12,7 @@ from rotator.core.model import Oddity, Reason
 from rotator.core.standing import CredentialView
 from rotator.ports import Event, Notice, Problem, PublishFinished, RefreshFinished, SaveFinished
 
-OUTCOMES: Final = ("granted", "refused", "unavailable", "ambiguous", "late")
+OUTCOMES: Final = ("granted", "refused", "unavailable", "ambiguous", "late", "held")
 _OPERATIONS: Final = ("refresh", "save", "publish")
 _DONE: Final = ("success", "failure")
 _REFRESH_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -62,7 +62,8 @@ class Tally:
 
     def _refreshed(self, event: RefreshFinished) -> None:
         self._count(event.credential, "attempts", event.outcome)
-        self._refresh_seconds.observe(event.seconds)
+        if event.outcome != "held":
+            self._refresh_seconds.observe(event.seconds)
         self._odd(event.oddities)
         if event.outcome == "late":
             return
