@@ -17,7 +17,7 @@ from rotator.adapters.control_client import ControlClient
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
-from tests.process.rig import PATIENCE
+from tests.process.rig import PATIENCE, own_host
 from tests.secrets_scan import assert_no_secrets, planted
 
 ROOT: Final = Path(__file__).parents[2]
@@ -166,7 +166,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def server() -> Iterator[SandboxServer]:
     """A sandbox whose client secret, user and password are planted."""
     switches = Switches(client_secret=planted("client-secret"))
-    with SandboxServer(Sandbox(switches=switches, users={USERNAME: PASSWORD})) as running:
+    with SandboxServer(Sandbox(switches=switches, users={USERNAME: PASSWORD}), host=own_host()) as running:
         yield running
 
 

@@ -165,7 +165,7 @@ def test_online_reaches_for_the_endpoint_and_spends_nothing(rotator: Place, serv
     rotator.login()
     run = rotator("check", "--online")
     assert run.code == 0
-    assert f"ok    token endpoint of home: 127.0.0.1:{server.port} can be reached" in run.out
+    assert f"ok    token endpoint of home: {server.host}:{server.port} can be reached" in run.out
     assert server.sandbox.books.refresh_grants == 0
     assert rotator("rotate", "home").code == 0
 
@@ -181,7 +181,7 @@ def test_online_names_what_is_wrong_with_the_way(rotator: Place, server: Sandbox
     server.stop()
     code, (line,) = faults(rotator, "--online")
     assert code == 78
-    assert line.startswith(f"fail  token endpoint of home: 127.0.0.1:{server.port}: ")
+    assert line.startswith(f"fail  token endpoint of home: {server.host}:{server.port}: ")
     assert "check token_url" in line
 
 

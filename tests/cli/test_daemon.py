@@ -179,11 +179,11 @@ def test_a_killed_daemon_leaves_nothing_in_the_way(rotator: Place) -> None:
 
 def test_a_taken_metrics_port_stops_the_start(rotator: Place, server: SandboxServer) -> None:
     """The address and the cure are named; with `optional` the daemon runs without."""
-    rotator.configure(metrics=f'listen = "127.0.0.1:{server.port}"')
+    rotator.configure(metrics=f'listen = "{server.host}:{server.port}"')
     run = rotator("run")
     assert run.code == 73
-    assert f"metrics.listen: cannot listen at 127.0.0.1:{server.port}: Address already in use" in run.lines[-1]
-    rotator.configure(metrics=f'listen = "127.0.0.1:{server.port}"\noptional = true')
+    assert f"metrics.listen: cannot listen at {server.host}:{server.port}: Address already in use" in run.lines[-1]
+    rotator.configure(metrics=f'listen = "{server.host}:{server.port}"\noptional = true')
     with rotator.daemon():
         assert rotator.login().code == 0
 

@@ -319,7 +319,7 @@ def test_a_server_that_is_away_is_a_passing_failure(rotator: Place, server: Sand
     server.stop()
     run = rotator("rotate", "home")
     assert run.code == 75
-    assert f"127.0.0.1:{server.port}" in run.lines[-1]
+    assert f"{server.host}:{server.port}" in run.lines[-1]
 
 
 def test_a_locked_state_directory_without_a_socket_is_told(rotator: Place) -> None:

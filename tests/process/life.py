@@ -22,6 +22,7 @@ from tests.process.rig import (
     DaemonProcess,
     Rig,
     SandboxProcess,
+    own_host,
     wait_until,
 )  # fmt: skip
 from tests.secrets_scan import assert_no_secrets
@@ -141,7 +142,7 @@ def wait_for_generation(daemon: DaemonProcess, generation: int, name: str = NAME
 def new_life(directory: Path, **switches: Any) -> Generator[Life]:
     """Run a sandbox until the end of the block; return an installation that is configured for it."""
     turned = Switches(client_secret=CLIENT_SECRET, access_lifetime=LIFETIME).changed(switches)
-    with SandboxServer(Sandbox(switches=turned, users={USERNAME: PASSWORD})) as server:
+    with SandboxServer(Sandbox(switches=turned, users={USERNAME: PASSWORD}), host=own_host()) as server:
         life = Life(directory, server)
         life.configure()
         yield life

@@ -341,9 +341,14 @@ class Rig:
         assert_no_secrets(log)
 
 
+def own_host() -> str:
+    """Return a loopback address that nobody else uses: a port there stays free while its server is away."""
+    return f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}.{next(_numbers) % 250}"
+
+
 def free_address() -> tuple[str, int]:
     """Return a loopback address that no other test uses: a host of its own, and a port that is free there."""
-    host = f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}.{next(_numbers) % 250}"
+    host = own_host()
     with socket.socket() as found:
         found.bind((host, 0))
         return host, found.getsockname()[1]

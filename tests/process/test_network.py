@@ -26,7 +26,7 @@ def test_a_start_without_the_server_is_made_good_when_it_comes(life: Life) -> No
     with life.daemon() as daemon:
         daemon.wait_until(lambda: daemon.shown()["failures"] >= 1, "the first try has failed")
         assert '"live":true' in daemon.page("/livez")
-        assert "home: retrying: 127.0.0.1:" in daemon.page("/readyz")
+        assert f"home: retrying: {life.server.host}:" in daemon.page("/readyz")
         assert daemon.shown()["reason"] == "connect"
         life.server.start()
         assert _seconds(life.has_good_token, "the token is published") < 8
@@ -41,13 +41,13 @@ def test_names_that_resolve_again_are_noticed(life: Life, tmp_path: Path) -> Non
     resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     life.refresh = {}
     life.configure()
-    life.config.write_text(life.config.read_text().replace("http://127.0.0.1:", "http://auth.rotator.test:"))
+    life.config.write_text(life.config.read_text().replace(f"//{life.server.host}:", "//auth.rotator.test:"))
     life.put_pair(age=60, lifetime=4)
     script = f'mount --bind "{hosts}" /etc/hosts && mount --bind "{resolver}" /etc/resolv.conf && exec "$@"'
     with life.daemon(prefix=("unshare", "--mount", "sh", "-c", script, "sh")) as daemon:
         daemon.wait_until(lambda: daemon.shown()["failures"] >= 1, "the first try has failed")
         assert daemon.shown()["reason"] == "dns"
-        hosts.write_text("127.0.0.1 localhost auth.rotator.test\n")
+        hosts.write_text(f"127.0.0.1 localhost\n{life.server.host} auth.rotator.test\n")
         assert _seconds(life.has_good_token, "the token is published") < 8
 
 

@@ -17,13 +17,13 @@ from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
 from tests.needs import needs
-from tests.process.rig import PATIENCE
+from tests.process.rig import PATIENCE, own_host
 from tests.sandbox.conftest import CLIENT, LOGIN, assert_no_error_logged
 
 
 def test_state_survives_a_restart_of_the_server() -> None:
     """A stopped server refuses connections; started again it has the same port, tokens and books."""
-    server = SandboxServer(switches=Switches(access_lifetime=20)).start()
+    server = SandboxServer(switches=Switches(access_lifetime=20), host=own_host()).start()
     pair = server.sandbox.issue()
     url = server.url
     server.stop()

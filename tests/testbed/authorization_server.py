@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tests.process.rig import CLIENT_SECRET, PATIENCE, ROOT
+from tests.process.rig import CLIENT_SECRET, PATIENCE, ROOT, own_host
 
 CLIENT_ID: Final = "sandbox-client"
 """As the rig's configuration has it."""
@@ -23,8 +23,7 @@ class AuthorizationServer:
         self._command = command
         self._log = log
         self._environment = os.environ | environment
-        # An address of this process's own: nobody else takes the port while the server is down.
-        self.host: Final = f"127.251.{os.getpid() // 250 % 250}.{1 + os.getpid() % 250}"
+        self.host: Final = own_host()
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
 

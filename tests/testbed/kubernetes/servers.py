@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.process.rig import PATIENCE
+from tests.process.rig import PATIENCE, own_host
 from tests.testbed.kubernetes import build
 from tests.testbed.kubernetes.cluster import Cluster
 
@@ -31,17 +31,18 @@ class Servers:
     def __init__(self, directory: Path, flags: tuple[str, ...] = ()) -> None:
         """Take more flags for the API server. Make keys and certificates; nothing runs before `start`."""
         self.directory = directory
+        self._host = own_host()
         self._flags = flags
         self.cluster = Cluster(directory)
         self._etcd: subprocess.Popen[bytes] | None = None
         self._apiserver: subprocess.Popen[bytes] | None = None
         self._ports = (0, 0, 0)
-        _make_keys(directory)
+        _make_keys(directory, self._host)
 
     def start(self) -> None:
         """Start both and wait until the API server is ready; RuntimeError if it never is."""
         for _ in range(_ATTEMPTS):
-            self._ports = _free_ports()
+            self._ports = _free_ports(self._host)
             shutil.rmtree(self.directory / "etcd", ignore_errors=True)
             self._start_etcd()
             if self._try_apiserver():
@@ -86,7 +87,7 @@ class Servers:
         self._apiserver.send_signal(signal.SIGCONT)
 
     def _start_etcd(self) -> None:
-        client, peer = (f"http://127.0.0.1:{port}" for port in self._ports[:2])
+        client, peer = (f"http://{self._host}:{port}" for port in self._ports[:2])
         self._etcd = self._run(
             "etcd",
             f"--data-dir={self.directory / 'etcd'}",
@@ -102,8 +103,8 @@ class Servers:
         pki = self.directory / "pki"
         self._apiserver = self._run(
             "kube-apiserver",
-            f"--etcd-servers=http://127.0.0.1:{self._ports[0]}",
-            "--bind-address=127.0.0.1",
+            f"--etcd-servers=http://{self._host}:{self._ports[0]}",
+            f"--bind-address={self._host}",
             "--advertise-address=127.0.0.1",
             f"--secure-port={self._ports[2]}",
             f"--tls-cert-file={pki / 'apiserver.crt'}",
@@ -121,7 +122,7 @@ class Servers:
             "--disable-admission-plugins=ServiceAccount",
             *self._flags,
         )
-        self.cluster.url = f"https://127.0.0.1:{self._ports[2]}"
+        self.cluster.url = f"https://{self._host}:{self._ports[2]}"
         deadline = time.monotonic() + 2 * PATIENCE
         while self._apiserver.poll() is None and time.monotonic() < deadline:
             try:
@@ -159,8 +160,8 @@ def _kill(process: subprocess.Popen[bytes] | None) -> None:
         process.wait()
 
 
-def _free_ports() -> tuple[int, int, int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+def _free_ports(host: str) -> tuple[int, int, int]:
+    listeners = [socket.create_server((host, 0)) for _ in range(3)]
     etcd, peer, apiserver = (listener.getsockname()[1] for listener in listeners)
     for listener in listeners:
         listener.close()
@@ -171,13 +172,13 @@ def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:]
 
 
-def _make_keys(directory: Path) -> None:
+def _make_keys(directory: Path, host: str) -> None:
     """Make a certificate authority, the server's and an administrator's certificate, the service accounts' key."""
     pki = directory / "pki"
     pki.mkdir(parents=True)
     new_key = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     _openssl(pki, *new_key, "-x509", "-days", _DAYS, "-subj", "/CN=testbed", "-keyout", "ca.key", "-out", "ca.crt")
-    names = "DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1"
+    names = f"DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:{host}"
     for name, subject, extension in (
         ("apiserver", "/CN=kube-apiserver", f"subjectAltName={names}\nextendedKeyUsage=serverAuth\n"),
         ("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth\n"),

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from tests.process.rig import PATIENCE, wait_until
+from tests.process.rig import PATIENCE, free_address, wait_until
 
 SCRAPE_SECONDS: Final = 0.5
 """Between two scrapes, and between two evaluations of the rules."""
@@ -68,9 +67,7 @@ class Prometheus:
 @contextmanager
 def run_prometheus(directory: Path, targets: Sequence[Target], rules: str) -> Generator[Prometheus]:
     """Scrape and evaluate until the end of the block. `rules`: the text of a rule file."""
-    host = "127.0.0.1"
-    with socket.create_server((host, 0)) as free:
-        port = free.getsockname()[1]
+    host, port = free_address()
     (directory / "rules.yml").write_text(rules)
     every = f"{1000 * SCRAPE_SECONDS:.0f}ms"
     config = {

@@ -17,7 +17,16 @@ from typing import Any, Final
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
-from tests.process.rig import CLIENT_SECRET, PASSWORD, USERNAME, DaemonProcess, Rig, SandboxProcess, wait_until
+from tests.process.rig import (
+    CLIENT_SECRET,
+    PASSWORD,
+    USERNAME,
+    DaemonProcess,
+    Rig,
+    SandboxProcess,
+    own_host,
+    wait_until,
+)
 from tests.samples import state_of
 
 LIFETIME: Final = 8.0
@@ -157,7 +166,7 @@ def new_town(directory: Path) -> Generator[Town]:
         for name in EVERYBODY:
             switches = Switches(client_secret=CLIENT_SECRET, access_lifetime=LIFETIME)
             sandbox = Sandbox(switches=switches, users={USERNAME: PASSWORD})
-            servers[name] = stack.enter_context(SandboxServer(sandbox))
+            servers[name] = stack.enter_context(SandboxServer(sandbox, host=own_host()))
         town = Town(Rig(directory, SandboxProcess(servers["home"].url)), servers)
         stack.callback(town.close)
         (directory / "out" / "blocked").mkdir()

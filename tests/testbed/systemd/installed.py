@@ -12,7 +12,17 @@ from rotator.sandbox.books import Books
 from rotator.sandbox.sandbox import Sandbox
 from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
-from tests.process.rig import CLIENT_SECRET, NAME, PASSWORD, ROOT, USERNAME, SandboxProcess, free_address, wait_until
+from tests.process.rig import (
+    CLIENT_SECRET,
+    NAME,
+    PASSWORD,
+    ROOT,
+    USERNAME,
+    SandboxProcess,
+    free_address,
+    own_host,
+    wait_until,
+)
 from tests.secrets_scan import assert_no_secrets
 from tests.testbed.systemd.machine import Machine, new_machine
 
@@ -192,7 +202,7 @@ def install(directory: Path, *, firewall: bool = False, **switches: Any) -> Gene
     """
     turned = Switches(client_secret=CLIENT_SECRET).changed(switches)
     with (
-        SandboxServer(Sandbox(switches=turned, users={USERNAME: PASSWORD})) as server,
+        SandboxServer(Sandbox(switches=turned, users={USERNAME: PASSWORD}), host=own_host()) as server,
         new_machine(directory, firewall=firewall) as machine,
     ):
         installed = Installed(machine, server)

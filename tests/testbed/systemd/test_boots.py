@@ -57,7 +57,7 @@ def test_names_that_do_not_resolve_at_boot_are_waited_for(enabled: Installed) ->
     enabled.wait_until(lambda: enabled.shown().get("reason") == "dns", "the name does not resolve")
     assert (enabled.state(), enabled.restarts()) == ("active", 0)
     enabled.server.sandbox.change(access_lifetime=3600)
-    machine.write("/etc/hosts", f"127.0.0.1 localhost {SERVER_NAME}\n")
+    machine.write("/etc/hosts", f"127.0.0.1 localhost\n{enabled.server.host} {SERVER_NAME}\n")
     enabled.wait_for_generation(2)
 
 

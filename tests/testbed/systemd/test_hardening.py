@@ -145,7 +145,7 @@ def test_only_the_addresses_that_are_allowed_are_reached(tmp_path: Path) -> None
             answer.unlink()
             return said == "1"
 
-        allow("127.0.0.1")
+        allow(installed.server.host)
         installed.login()
         assert not hook_gets_through()
         allow("localhost")
