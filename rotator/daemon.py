@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
@@ -29,10 +29,12 @@ from rotator.patrol import PATROL_SECONDS, Patrol
 from rotator.ports import Event, Notice, Peers, RefreshFinished
 from rotator.readiness import in_one_line
 from rotator.roster import Roster
+from rotator.save import SAVE_RETRY
 from rotator.tidings import Tidings
 from rotator.workers import Workers
 
 _LAST_SAVES_SECONDS: Final = 30.0  # after the drain, on a slow disk
+_LAST_SAVES_TRIED_SECONDS: Final = 20.0  # so that the last try, which may take ten, is done by then
 
 
 class Daemon:
@@ -142,9 +144,7 @@ class Daemon:
         await asyncio.to_thread(self._helpers.shutdown, cancel_futures=True)
         await asyncio.to_thread(self._workers.shutdown_hooks)
         everybody = self._roster.everybody()
-        for credential in everybody:
-            if credential.unsaved or not credential.leaving:  # the state of one that has gone may be removed
-                self._rotator.save_unsaved(credential)
+        await asyncio.to_thread(self._save_last, everybody)
         lost = [credential.name for credential in everybody if credential.only_in_memory]
         if lost:
             self._exit = Exit.UNSAVED
@@ -155,6 +155,17 @@ class Daemon:
                 waiter.cancel()
         self._assembly.close()
         self._notify(Notice("stopped", "store closed, lock released"))
+
+    def _save_last(self, everybody: Sequence[Credential]) -> None:
+        """Save what only memory holds. An API server that is away is asked until time is up, for it may come back."""
+        until = time.monotonic() + (_LAST_SAVES_TRIED_SECONDS if self._assembly.peers is not None else 0.0)
+        # The state of one that has gone may be removed.
+        left = [credential for credential in everybody if credential.unsaved or not credential.leaving]
+        while left:
+            left = [credential for credential in left if not self._rotator.save_unsaved(credential)]
+            if time.monotonic() >= until or not any(credential.only_in_memory for credential in left):
+                return
+            time.sleep(SAVE_RETRY)
 
     def run_once(self) -> Exit:
         """Do what is due for every credential and end; see `rotator.once`."""

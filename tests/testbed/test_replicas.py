@@ -174,6 +174,31 @@ def test_an_emptied_state_is_told_with_the_command_that_lets_its_owner_put_it_ba
         assert sandbox.books.replays_by_user.total() == 0
 
 
+def test_a_pair_that_comes_during_a_stop_outlasts_an_api_server_that_is_away(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    """B24, H10: a node is drained while the control plane restarts; the last save is tried until it is back."""
+    with released(namespace, tmp_path, 1, "home") as (release, sandbox):
+        owner = release.owner("home")
+        sandbox.change(latency_seconds=2.0)
+        asked = sandbox.books.refresh_grants
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(owner.run, "rotate", "home")
+            wait_until(
+                lambda: (state := release.stored("home")) and state.refresh_started_at, "the request is under way"
+            )
+            owner.proxy.cut()
+            stopped = pool.submit(owner.stop)
+            wait_until(lambda: owner.log.count('"event": "pair_unsaved"') == 3, "four tries have failed")
+            assert not stopped.done()
+            owner.proxy.open()
+            assert stopped.result() == 0
+        assert sandbox.books.refresh_grants == asked + 1
+        stored = release.stored("home")
+        assert stored is not None
+        assert stored.generation == 2
+
+
 def test_the_owner_alone_writes_a_secret(namespace: Namespace, tmp_path: Path) -> None:
     """C22: a Secret is one place for all replicas; a follower that lags never puts an older token there."""
 
