@@ -26,6 +26,7 @@ from deploy.grafana.parts import (
     ZERO_IS_BEST,
     instant,
     json_of,
+    once,
     query,
     rows,
     stepped,
@@ -57,7 +58,7 @@ def courses() -> list[Panel]:
             "Credentials by state",
             "How many credentials were in which state. All green is as it should be; red ones need a login. A full "
             "disk or a failing output is no state: see below what did not work.",
-            query(f"sum by (state) (rotator_fleet_credentials{{{WHERE}}}) > 0", "{{state}}"),
+            query(f"sum by (state) ({once(f'rotator_fleet_credentials{{{WHERE}}}', 'state')}) > 0", "{{state}}"),
             stacked=True,
             colors=STATES,
             decimals=0,
@@ -108,8 +109,9 @@ def courses() -> list[Panel]:
 
 def ages() -> list[Panel]:
     """Show how old the tokens are, and how long they will last."""
-    age = (
-        f"(rotator_access_token_age_seconds{{{WHERE}}} / on ({EACH}) rotator_access_token_lifetime_seconds{{{WHERE}}})"
+    age = once(
+        f"rotator_access_token_age_seconds{{{WHERE}}} / on ({EACH}) rotator_access_token_lifetime_seconds{{{WHERE}}}",
+        "credential",
     )
     bars = (
         bargauge.Panel()

@@ -26,6 +26,7 @@ from deploy.grafana.parts import (
     ZERO_IS_GOOD,
     instant,
     json_of,
+    once,
     rows,
     texts,
 )
@@ -83,19 +84,20 @@ def _figures() -> list[Any]:
         f'min(rotator_fleet_{{what}}_remaining_seconds{{{{{WHERE}, fraction="0.0"}}}})'
         f" or min(last_over_time(rotator_{{what}}_expiry_timestamp_seconds{{{{{WHERE}}}}}[$__range])) - time()"
     )
+    needy = once(f'rotator_fleet_credentials{{{WHERE}, state=~"{_NEEDS_SOMEBODY}"}}', "state")
     return [
         figure(
             "Need somebody",
             "Credentials that will not get well by themselves: they wait for a login, a client secret or a repair. "
             "The table below names them and the runbook of the alert says what to do.",
-            instant(f'sum(rotator_fleet_credentials{{{WHERE}, state=~"{_NEEDS_SOMEBODY}"}})'),
+            instant(f"sum({needy})"),
             steps=ZERO_IS_GOOD,
             background=True,
         ),
         figure(
             "Access tokens over",
             "Credentials whose access token has expired: their readers are being refused now.",
-            instant(f"sum(rotator_fleet_access_tokens_expired{{{WHERE}}})"),
+            instant(f"sum({once(f'rotator_fleet_access_tokens_expired{{{WHERE}}}')})"),
             steps=ZERO_IS_GOOD,
             background=True,
         ),

@@ -22,6 +22,15 @@ SOURCE: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource
 WHERE: Final = 'job=~"$job", namespace=~"$namespace", instance=~"$instance"'
 """Which daemons. Under systemd there is no namespace; its variable's "All" matches that too."""
 
+_REPLICAS: Final = f"on (namespace, job, instance) rotator_owner{{{WHERE}}}"
+
+
+def once(expr: str, *labels: str) -> str:
+    """Count replicas that share Leases as one, for each of them shows all credentials; machines have their own."""
+    by = ", ".join(("namespace", "job", *labels))
+    return f"(max by ({by}) ({expr} and {_REPLICAS}) or {expr} unless {_REPLICAS})"
+
+
 EACH: Final = "namespace, job, instance, credential"
 """The labels by which tables tell credentials apart."""
 COLOURED: Final = {"custom.cellOptions": {"type": "color-text"}, "custom.width": 180}

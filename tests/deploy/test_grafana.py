@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from deploy.grafana.parts import STATES
 from deploy.grafana.written import files
 from deploy.prometheus.rule import RUNBOOKS
 from rotator.core.standing import Standing
+from tests.needs import needs
 
 FILES: Final = files()
 ROOT: Final = Path(__file__).parents[2]
@@ -119,6 +121,37 @@ def test_links_lead_somewhere() -> None:
     assert "https://wiki/rotator/${__value.raw}.md" in "".join(files("https://wiki/rotator").values())
     rules = (ROOT / "deploy" / "prometheus" / "rules.yaml").read_text()
     assert set(re.findall(r'dashboard: "/d/([\w-]+)', rules)) == uids
+
+
+def test_replicas_that_share_a_lease_count_once(tmp_path: Path) -> None:
+    """Two pods that show the same credentials, and a machine with its own: two that need somebody, not three."""
+    needs("promtool")
+    pods = ('namespace="n", job="pods", instance="1"', 'namespace="n", job="pods", instance="2"')
+    everywhere = (*pods, 'job="machines", instance="3"')
+    series = {f'rotator_owner{{{pod}, lease="rotator"}}': str(number) for number, pod in enumerate(pods)}
+    for one in everywhere:
+        for state in "valid", "reauthorization_required":
+            series[f'rotator_fleet_credentials{{{one}, state="{state}"}}'] = "1"
+        series[f"rotator_fleet_access_tokens_expired{{{one}}}"] = "1"
+        series[f'rotator_access_token_age_seconds{{{one}, credential="home"}}'] = "60"
+        series[f'rotator_access_token_lifetime_seconds{{{one}, credential="home"}}'] = "3600"
+    titles = "Need somebody", "Access tokens over", "Credentials by state", "Age of access tokens"
+    exprs = [panel["targets"][0]["expr"] for panel in BOARDS["overview"]["panels"] if panel["title"] in titles]
+    assert len(exprs) == len(titles)
+    two = {"{}": 2}, {"{}": 2}, {'{state="valid"}': 2, '{state="reauthorization_required"}': 2}, {"{}": 2}
+    asked = [
+        {
+            "expr": re.sub(r"\$\w+", ".*", expr),
+            "eval_time": "0s",
+            "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+        }
+        for expr, samples in zip(exprs, two, strict=True)
+    ]
+    test = {"input_series": [{"series": name, "values": value} for name, value in series.items()]}
+    path = tmp_path / "test.yaml"
+    path.write_text(json.dumps({"tests": [{"interval": "1m", **test, "promql_expr_test": asked}]}))
+    run = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def _exprs(board: dict[str, Any]) -> list[str]:
