@@ -45,11 +45,13 @@ rotator keeps OAuth access tokens fresh and writes them to its *outputs*, files 
 programs, the *consumers*, take them. An access token lives minutes to hours; rotator renews it by itself, with a
 refresh token, which lives days. When that ends or is revoked, a person must log in. Everything starts with
 
-    rotator status                                              # on the machine, as root
-    kubectl -n NAMESPACE exec deploy/rotator -- rotator status  # in Kubernetes
+    rotator status                                        # on the machine, as root
+    kubectl -n NAMESPACE exec POD -- rotator status       # in Kubernetes; POD and NAMESPACE are labels of the alert
 
-It names each credential's state, when both tokens end, the last error in words, and the cure. The log has the rest:
-`journalctl -u rotator`, or `kubectl -n NAMESPACE logs -l app.kubernetes.io/name=rotator --tail=-1`.
+It names each credential's state, when both tokens end, the last error in words, and the cure. Of several replicas only
+the one that refreshes a credential knows why it cannot; the others name that one under *next*. The log has the rest:
+`journalctl -u rotator`, or `kubectl -n NAMESPACE logs -l app.kubernetes.io/name=rotator --tail=-1`. A pod has no
+`curl`: where a runbook uses it, run `kubectl -n NAMESPACE port-forward POD 9774` beside it.
 
 | alert | severity | what it says |
 | --- | --- | --- |
