@@ -140,6 +140,20 @@ def test_the_image_asks_for_no_root_and_starts_no_shell(containers: Containers) 
     assert settings["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
+def test_nothing_is_compiled_at_a_start(containers: Containers) -> None:
+    """All that the daemon imports is there as bytecode, Python's own library too: nothing could be kept later."""
+    program = (
+        "import os, sys, rotator.cli.composition, rotator.adapters.kubernetes.cluster\n"
+        "made = [module.__cached__ for module in list(sys.modules.values()) if getattr(module, '__cached__', None)]\n"
+        "print(len(made), *(path for path in made if not os.path.exists(path)))\n"
+    )
+    options = ("--rm", "--network=none", "--entrypoint=/opt/rotator/bin/python", IMAGE, "-c", program)
+    run = subprocess.run(containers.run(*options), capture_output=True, text=True, timeout=PATIENCE * 2, check=True)
+    number, *missing = run.stdout.split()
+    assert int(number) > 200  # so the question was understood
+    assert missing == []
+
+
 def test_the_dockerfile_is_as_the_linter_wants_it() -> None:
     """The linter, hadolint, finds nothing."""
     needs("hadolint")

@@ -21,6 +21,7 @@ IMAGE: Final = "rotator:test"
 HARDENED: Final = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--user=10001:10001")
 """What the manifests ask of a cluster, in podman's words."""
 _DEBIAN: Final = ("bookworm", "python3,python3-venv,python3-pip,ca-certificates")
+_WITHOUT_BYTECODE: Final = 'find "$1/usr/lib" -name __pycache__ -prune -exec rm -r {} +'  # as the image of that name
 _LINKS: Final = 'for each in python3 python pip3; do ln -s /usr/bin/$each "$1/usr/local/bin/$each"; done'
 _LIMITS: Final = ("--ulimit=nofile=1024:4096", "--ulimit=nproc=4096:4096")
 """Without these podman raises its own limits, which not every root may."""
@@ -105,7 +106,7 @@ def _base() -> Path:
     """Return a tar file of the base image: kept outside the checkout, made where it is missing."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rotator-tests"
     cache.mkdir(parents=True, exist_ok=True)
-    made = cache / f"image-base-{_DEBIAN[0]}-1.tar"
+    made = cache / f"image-base-{_DEBIAN[0]}-2.tar"
     if not made.exists():
         with tempfile.TemporaryDirectory(dir=cache) as place:
             tar = Path(place) / "base.tar"
@@ -113,6 +114,7 @@ def _base() -> Path:
                 "mmdebstrap", "--quiet", "--variant=minbase", f"--include={_DEBIAN[1]}",
                 "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
                 "--dpkgopt=path-exclude=/usr/share/locale/*", f"--customize-hook={_LINKS}",
+                f"--customize-hook={_WITHOUT_BYTECODE}",
                 "--customize-hook=rm -rf $1/var/lib/apt/lists/* $1/usr/lib/python3*/EXTERNALLY-MANAGED",
                 _DEBIAN[0], str(tar),
             ])  # fmt: skip
