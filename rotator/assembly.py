@@ -6,6 +6,7 @@ Parts that are equal are shared: 100,000 credentials of one server have one endp
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -136,14 +137,11 @@ class Assembly:
                 user_agent=f"rotator/{VERSION}",
             )
             try:
-                made = HttpTokenEndpoint(settings, self._wall_now, self.stopping, self._notice, self._network)
+                made = HttpTokenEndpoint(settings, time.time, self.stopping, self._notice, self._network)
             except ValueError as error:
                 raise InputsUnusable(f"credentials.{name}: {error}") from None
             self._endpoints[key] = made
         return self._endpoints[key]
-
-    def _wall_now(self) -> float:
-        return self.clock.wall(self.clock.now())
 
     def _notice(self, event: str, text: str) -> None:
         self.observer.notify(Notice(event, text, level="warning"))

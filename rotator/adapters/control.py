@@ -7,7 +7,6 @@ failure is `{"error": reason, "text": line}`. Nothing of a request or an answer 
 """
 
 import asyncio
-import difflib
 import itertools
 import json
 import os
@@ -178,6 +177,8 @@ class _Counter:
 
 def unknown_credential(name: str, names: list[str]) -> str:
     """Say that there is no such credential, and which was perhaps meant."""
+    import difflib  # noqa: PLC0415 - a daemon whom everybody asks for the right name pays nothing for it
+
     near = difflib.get_close_matches(name, names, n=1)
     cure = f"did you mean {near[0]}?" if near else "rotator status lists those there are"
     return f"no credential is named {name!r}; {cure}"

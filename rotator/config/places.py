@@ -1,6 +1,5 @@
 """Which keys there are, and in which file and line one stands: for messages alone."""
 
-import difflib
 import re
 import typing
 from collections.abc import Sequence
@@ -85,6 +84,8 @@ def _printable(key: str) -> str:
 
 def unknown_key(place: Place) -> str:
     """Say what is wrong with a key that is not there: misplaced, misspelt or unheard of (K7)."""
+    import difflib  # noqa: PLC0415 - a configuration without a mistake pays nothing for it
+
     key = str(place[-1])
     tables = dict(_tables(Root, ()))
     here = tables.get(_shape(place[:-1]), ())

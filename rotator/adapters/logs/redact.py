@@ -50,12 +50,14 @@ _PATTERNS: Final = tuple(
 _SUSPICIOUS: Final = re.compile(
     rf"(?:{_NAMES}|{_HEADERS})(?:{_QUOTE})?\s*[:=,]|(?:Bearer|Basic|N2G-LAN-USER)\s|://|eyJ", re.IGNORECASE
 )
+# And what is needed for that: most texts are one word, a name, which this finds out in a tenth of the time.
+_MORE_THAN_A_NAME: Final = re.compile(r"[\s:=,]|[eE][yY][jJ]")
 _SECRET_KEY: Final = re.compile(rf"(?:.*[_\-.])?(?:{_NAMES}|{_HEADERS})", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
     """Return the text with everything that may be a secret replaced."""
-    if not _SUSPICIOUS.search(text):
+    if not _MORE_THAN_A_NAME.search(text) or not _SUSPICIOUS.search(text):
         return text
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
