@@ -56,7 +56,7 @@ def test_the_page_leads_from_an_empty_cluster_to_a_pod_that_reads_a_fresh_token(
 ) -> None:
     """Nothing but what the page says: the server accepts what a pod finds in its volume.
 
-    And further: a second credential, a rollout, a Secret in another namespace.
+    And further: a second credential, a rollout, a Secret in another namespace; a removal that leaves what is stored.
     """
     needs("kubectl", "curl", "mount namespace", "network namespace")
     user, password = re.findall(r"one user \(`(\S+)`, password\s`(\S+)`\)", PAGE)[0]
@@ -88,3 +88,9 @@ def test_the_page_leads_from_an_empty_cluster_to_a_pod_that_reads_a_fresh_token(
             assert f"{name}: logged in, generation 1" in shown
         consumer = next(pod for pod in kubelet.pods if pod.name == "consumer")
         assert '{"status":"good"}' in consumer["consumer"].log
+        left = {
+            one["metadata"]["name"].partition("-")[0] for one in cluster.good("GET", namespace.path("pods"))["items"]
+        }
+        assert left == {"consumer", "sandbox"}
+        assert namespace.get("roles", "rotator") is None
+        assert namespace.get("secrets", "rotator-state-home") is not None

@@ -112,15 +112,15 @@ class Controllers:
         mine = [run for run in self._runs.values() if run.owner == name]
         new = [run for run in mine if run.revision == revision]
         old = [run for run in mine if run.revision != revision]
+        surplus = [*old, *new[wanted:]]
         if len(new) < wanted and len(mine) <= wanted:
             pod = self._kubelet.pod(deployment)
             self._runs[pod.name] = _Run(pod, name, revision)
-        elif old and all(run.is_ready for run in new):
-            assert set(old[0].pod.stop()) == {0}
-            del self._runs[old[0].pod.name]
-            self._namespace.cluster.good(
-                "DELETE", self._namespace.path("pods", old[0].pod.name), {"gracePeriodSeconds": 0}
-            )
+        elif surplus and all(run.is_ready for run in new):
+            ended = surplus[0].pod
+            assert set(ended.stop()) == {0}
+            del self._runs[ended.name]
+            self._namespace.cluster.good("DELETE", self._namespace.path("pods", ended.name), {"gracePeriodSeconds": 0})
         ready = sum(run.is_ready for run in mine)
         status = {
             "observedGeneration": deployment["metadata"]["generation"], "replicas": len(mine),
@@ -130,7 +130,10 @@ class Controllers:
 
     def _tell(self, path: str, status: dict[str, Any]) -> None:
         if self._told.get(path) != status:
-            self._namespace.cluster.good("PATCH", f"{path}/status", {"status": status}, content_type=_MERGE)
+            code, answer = self._namespace.cluster.ask(
+                "PATCH", f"{path}/status", {"status": status}, content_type=_MERGE
+            )
+            assert code in (200, 404), answer  # it may be deleted meanwhile
             self._told[path] = status
 
 
