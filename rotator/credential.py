@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final
 
+from rotator.core.grant import is_another_scope
 from rotator.core.model import Fingerprinter, Grant, Oddity, RotationPolicy
 from rotator.core.schedule import SinkRef, spread_of
 from rotator.core.standing import CredentialView, Standing, view
@@ -143,6 +144,8 @@ class Credential:
             unsaved=self.only_in_memory,
             fingerprints=(fingerprint(access), fingerprint(refresh)),
         )
+        if tokens is not None and is_another_scope(tokens.scope, self.plan.scope):
+            shown = replace(shown, scope_changed=True)
         if self.problem is not None:
             return replace(
                 shown, standing=Standing.STATE_UNREADABLE, reason=self.problem.reason, text=self.problem.text

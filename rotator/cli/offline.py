@@ -13,6 +13,7 @@ from rotator.assembly import Assembly, InputsUnusable
 from rotator.cli.common import finishing, say
 from rotator.cli.exits import ExitCode, Stop, code_of
 from rotator.config import Config, CredentialConfig, OutputConfig, SecretConfig
+from rotator.core.grant import is_another_scope
 from rotator.core.model import Fingerprinter, Halt, Reason
 from rotator.core.schedule import SinkRef
 from rotator.core.standing import OutputView, Standing, view
@@ -96,6 +97,7 @@ def _view(store: FileStore, name: str, config: CredentialConfig) -> dict[str, An
     )
     files = [_file(output, name, state) for output in config.outputs if isinstance(output, OutputConfig)]
     shown["outputs"] = [*files, *shown["outputs"]]
+    shown["scope_changed"] = tokens is not None and is_another_scope(tokens.scope, config.scope)
     if isinstance(stored, Problem):
         shown |= {"standing": Standing.STATE_UNREADABLE, "reason": stored.reason, "text": stored.text}
     return shown

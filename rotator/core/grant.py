@@ -300,7 +300,7 @@ def judge(
     if repeated and (jwt_lifetime is not None or (unstated and left > 0)):
         lifetime = min(lifetime, max(0.0, left))
     scope = _scope(raw.get("scope"), tokens.scope, oddities)
-    if asked_scope and scope and set(scope.split()) != set(asked_scope.split()):
+    if is_another_scope(scope, asked_scope):
         oddities.append(Oddity.SCOPE_CHANGED)
     token_type = _text(raw.get("token_type")) or "Bearer"
     if token_type.lower() == "bearer":  # RFC 6749 section 7.1: the type's name has no case
@@ -322,6 +322,11 @@ def judge(
         ),
         tuple(oddities),
     )
+
+
+def is_another_scope(granted: str, asked: str) -> bool:
+    """Tell whether a scope is not the one asked for, whatever its order; where either is not known it is not said."""
+    return bool(granted and asked) and set(granted.split()) != set(asked.split())
 
 
 def _number(value: object) -> float | None:

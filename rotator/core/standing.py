@@ -116,6 +116,8 @@ class CredentialView:
     outputs: tuple[OutputView, ...]
     save_failing: bool = False
     """The last attempt to save the state failed: no refresh is sent until one succeeds."""
+    scope_changed: bool = False
+    """The token set was granted another scope than the configuration asks for (case A19)."""
     held_by: str | None = None
     """Which other replica refreshes it (empty: none that is known); None: this process does."""
 

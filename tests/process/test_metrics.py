@@ -7,7 +7,7 @@ import pytest
 from rotator.adapters.endpoint.refusals import ENOUGH
 from rotator.adapters.metrics.reference import families
 from rotator.core.model import HOUR
-from tests.process.life import Life
+from tests.process.life import Life, events, rotate, wait_for_generation
 from tests.secrets_scan import planted
 
 _LINE = re.compile(r"^([a-z_]+?)(?:_bucket|_sum|_count)?(?:\{(.*)\})? \S+$", re.MULTILINE)
@@ -63,3 +63,19 @@ def test_requests_that_are_not_sent_are_told_from_those_that_are_refused(life: L
         assert refused == life.books.token_requests["invalid_client"] == daemon.sample(f"{_DURATION}_count")
         assert refused + held == len(names)
         assert held > 0
+
+
+def test_a_scope_other_than_the_asked_one_shows_for_as_long_as_it_is_granted(life: Life) -> None:
+    """A19: the tokens are kept, the log warns once, and a gauge tells which credential it is."""
+    life.configure(credentials="[credentials.home]\nscope = 'openid'")
+    life.put_pair(age=HOUR)
+    life.server.sandbox.change(odd="scope_array", access_lifetime=3600)
+    with life.daemon() as daemon:
+        wait_for_generation(daemon, 2)
+        assert rotate(daemon)["generation"] == 3
+        assert daemon.sample("rotator_scope_changed", credential="home") == 1
+        assert daemon.sample("rotator_fleet_scopes_changed") == 1
+        assert [one["oddity"] for one in events(daemon, "odd_answer")] == ["scope_changed"]
+        life.server.sandbox.change(odd="")
+        rotate(daemon)
+        assert daemon.sample("rotator_scope_changed", credential="home") == 0

@@ -30,6 +30,7 @@ _MARKS: Final = (
     ("saves_failing", "Credentials whose state could not be saved at the last try: no refresh is sent."),
     ("fuses_blown", "Credentials whose token requests came too thick."),
     ("clock_suspects", "Credentials that were saved later than the clock shows now."),
+    ("scopes_changed", "Credentials that were granted another scope than asked for."),
     ("outputs_behind", "Outputs that do not hold the newest token."),
     ("outputs_failing", "Outputs whose last attempt failed."),
     ("outputs_expiring", "Failing outputs that hold a token in the last 15 % of its lifetime, or past it."),
@@ -59,6 +60,7 @@ class Fleet:
         marks["saves_failing"] += view.save_failing
         marks["fuses_blown"] += view.fuse_blown
         marks["clock_suspects"] += view.clock_suspect
+        marks["scopes_changed"] += view.scope_changed
         for output in view.outputs:
             marks["outputs_behind"] += not output.current
             if output.failures:

@@ -60,6 +60,7 @@ _CREDENTIAL: Final[tuple[tuple[str, str, Callable[[_View, float], float | None]]
         lambda view, _: view.clock_suspect,
     ),
     ("fuse_blown", "1 if token requests came too thick.", lambda view, _: view.fuse_blown),
+    ("scope_changed", "1 if another scope was granted than asked for.", lambda view, _: view.scope_changed),
     ("pair_unsaved", "1 if only memory holds the newest token set.", lambda view, _: view.unsaved),
 )
 _OUTPUT: Final[tuple[tuple[str, str, Callable[[OutputView], float | None]], ...]] = (
