@@ -137,7 +137,7 @@ def test_a_full_queue_holds_nobody_up_and_loses_nothing(address: str) -> None:
         systemd.reloading()
         systemd.tell("3 credentials", "")
         systemd.ready()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 10
         with contextlib.suppress(BlockingIOError):
             while True:
                 assert listener.recv(4096) == b"X=1"

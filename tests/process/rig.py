@@ -52,6 +52,19 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
     return found
 
 
+def answered_within(seconds: float, ask: Callable[[], Any]) -> Any:
+    """Ask until an answer comes within so many seconds, and return it: the machine itself may pause, but not always."""
+    answers: list[Any] = []
+
+    def is_quick() -> bool:
+        started = time.monotonic()
+        answers[:] = [ask()]
+        return time.monotonic() - started < seconds
+
+    wait_until(is_quick, f"an answer within {seconds:g} s")
+    return answers[0]
+
+
 # -- sandbox ---------------------------------------------------------------------------------------
 
 

@@ -3,12 +3,13 @@
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rotator.adapters.control_client import ControlClient
 from tests.needs import needs
 from tests.process.life import Life, begin_rotation, events, rotate, wait_for_generation
-from tests.process.rig import PATIENCE, DaemonProcess, wait_until
+from tests.process.rig import PATIENCE, DaemonProcess, answered_within, wait_until
 
 
 def _seconds(until: Callable[[], object], what: str) -> float:
@@ -29,7 +30,7 @@ def test_a_start_without_the_server_is_made_good_when_it_comes(life: Life) -> No
         assert f"home: retrying: {life.server.host}:" in daemon.page("/readyz")
         assert daemon.shown()["reason"] == "connect"
         life.server.start()
-        assert _seconds(life.has_good_token, "the token is published") < 8
+        assert _seconds(life.has_good_token, "the token is published") < 15
         assert '"ready":true' in daemon.page("/readyz")
 
 
@@ -48,7 +49,7 @@ def test_names_that_resolve_again_are_noticed(life: Life, tmp_path: Path) -> Non
         daemon.wait_until(lambda: daemon.shown()["failures"] >= 1, "the first try has failed")
         assert daemon.shown()["reason"] == "dns"
         hosts.write_text(f"127.0.0.1 localhost\n{life.server.host} auth.rotator.test\n")
-        assert _seconds(life.has_good_token, "the token is published") < 8
+        assert _seconds(life.has_good_token, "the token is published") < 15
 
 
 def test_a_short_retry_after_is_waited_for(life: Life) -> None:
@@ -77,8 +78,7 @@ def test_a_long_retry_after_is_kept_in_the_schedule(life: Life) -> None:
         assert 300 <= shown["next_at"] - shown["last_attempt_at"] < 310
         assert daemon.stop() == 0
     with life.daemon() as daemon:
-        again = daemon.wait_until(daemon.shown, "it is up")
-        assert again["next_at"] == shown["next_at"]
+        daemon.wait_until(lambda: daemon.shown()["next_at"] == shown["next_at"], "the schedule is read, and kept")
         assert rotate(daemon)["standing"] == "valid"
 
 
@@ -197,9 +197,7 @@ def test_everything_answers_within_a_second_while_a_token_request_hangs(life: Li
             **dict.fromkeys(("/metrics", "/status", "/livez", "/readyz"), daemon.page),
         }
         for path, ask in questions.items():
-            started = time.monotonic()
-            assert ask(path)
-            assert time.monotonic() - started < 1, path
+            assert answered_within(1, partial(ask, path))
         assert client.get("/v1/token/home")["access_token"] == life.token()  # type: ignore[index]
         assert daemon.sample("rotator_requests_under_way") == 1
         life.server.sandbox.change()

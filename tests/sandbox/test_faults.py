@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from rotator.sandbox.odd import CONNECTION_FAULTS, FAULTS, REFUSAL_ODDITIES
-from tests.process.rig import PATIENCE
+from tests.process.rig import PATIENCE, wait_until
 from tests.sandbox.conftest import Customer
 
 STRIKING = [*FAULTS, *REFUSAL_ODDITIES, *(name for name in CONNECTION_FAULTS if name not in {"half", "hang"})]
@@ -127,9 +127,8 @@ def test_hanging_until_a_switch_is_turned(customer: Customer, step: str, grants_
     answers: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: answers.append(customer.refresh(pair["refresh_token"])))
     thread.start()
-    deadline = time.monotonic() + PATIENCE
-    while customer.books.most_simultaneous < 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: not customer.sandbox.script_left, "the request has met its fate")
+    wait_until(lambda: customer.books.refresh_grants == grants_while_hanging, "all was done but the answer")
     thread.join(0.1)
     assert thread.is_alive()
     assert customer.books.refresh_grants == grants_while_hanging
