@@ -4,6 +4,8 @@ import json
 import signal
 import socket
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -155,24 +157,29 @@ def _at(daemon: DaemonProcess, name: str) -> float:
     return datetime.fromisoformat(event["time"]).timestamp()
 
 
-def _block(life: Life) -> Path:
-    """Let no save of the state succeed until the directory that is returned is removed: no rename replaces it."""
+@contextmanager
+def _save_failing(life: Life, **switches: str) -> Generator[tuple[DaemonProcess, Path]]:
+    """Run a daemon with an answer that cannot be saved until the directory that is returned is removed.
+
+    `switches` are turned before the server answers.
+    """
+    life.server.sandbox.change(access_lifetime=3600)
+    life.server.sandbox.script(["hang"])
+    life.put_pair(age=0)
     state = life.state_directory / "home.json"
-    state.unlink()
-    state.mkdir()
-    return state
+    with life.daemon() as daemon:
+        begin_rotation(life, daemon)
+        state.unlink()
+        state.mkdir()  # no rename replaces it
+        life.server.sandbox.change(**switches)
+        daemon.wait_until(lambda: daemon.shown()["save_failing"], "the save fails")
+        yield daemon, state
 
 
 def test_a_stop_with_an_unsaved_pair_is_told_by_the_exit_status(life: Life) -> None:
     """B24: a pair that only memory holds is the loudest alert, is published all the same, and ends with status 74."""
-    life.server.sandbox.change(access_lifetime=3600)
-    life.server.sandbox.script(["hang"])
-    life.put_pair(age=0)
-    with life.daemon() as daemon:
-        begin_rotation(life, daemon)
-        _block(life)
-        life.server.sandbox.change()
-        daemon.wait_until(lambda: daemon.shown()["unsaved"], "the save fails")
+    with _save_failing(life) as (daemon, _):
+        daemon.wait_until(lambda: daemon.shown()["unsaved"], "memory alone holds the pair")
         daemon.wait_until(life.has_good_token, "the token is published all the same")
         assert daemon.sample("rotator_pair_unsaved", credential="home") == 1
         assert daemon.sample("rotator_fleet_unsaved_pairs") == 1
@@ -186,14 +193,8 @@ def test_a_stop_with_an_unsaved_pair_is_told_by_the_exit_status(life: Life) -> N
 
 def test_an_unsaved_pair_is_saved_as_soon_as_that_is_possible(life: Life) -> None:
     """B24: the save is tried again each second; then the stop is an ordinary one."""
-    life.server.sandbox.change(access_lifetime=3600)
-    life.server.sandbox.script(["hang"])
-    life.put_pair(age=0)
-    with life.daemon() as daemon:
-        begin_rotation(life, daemon)
-        block = _block(life)
-        life.server.sandbox.change()
-        daemon.wait_until(lambda: daemon.shown()["unsaved"], "the save fails")
+    with _save_failing(life) as (daemon, block):
+        daemon.wait_until(lambda: daemon.shown()["unsaved"], "memory alone holds the pair")
         block.rmdir()
         daemon.wait_until(lambda: not daemon.shown()["unsaved"], "the pair is saved")
         assert life.on_disk()["tokens"]["generation"] == 2
@@ -222,16 +223,9 @@ def test_a_damaged_spill_is_told(life: Life, command: str) -> None:
 @pytest.mark.parametrize("heals", [True, False])
 def test_a_pair_that_is_spilled_is_not_lost_by_a_stop(life: Life, heals: bool) -> None:
     """B24, B25: a pair that is kept in the spill directory is told as that, by status, log and exit status."""
-    life.server.sandbox.change(access_lifetime=3600)
-    life.server.sandbox.script(["hang"])
     spill = life.directory / "spill" / "home.json"
     life.configure(daemon=f'spill_directory = "{spill.parent}"')
-    life.put_pair(age=0)
-    with life.daemon() as daemon:
-        begin_rotation(life, daemon)
-        block = _block(life)
-        life.server.sandbox.change()
-        daemon.wait_until(lambda: daemon.shown()["save_failing"], "the save fails")
+    with _save_failing(life) as (daemon, block):
         shown = daemon.shown()
         assert not shown["unsaved"]
         assert f"kept in {spill}" in shown["text"]
@@ -254,14 +248,7 @@ def test_a_pair_that_is_spilled_is_not_lost_by_a_stop(life: Life, heals: bool) -
 
 def test_a_stop_that_loses_no_pair_is_no_alarm(life: Life) -> None:
     """B24: what cannot be saved is a refusal; the newest tokens are stored, and the stop says nothing else."""
-    life.server.sandbox.change(access_lifetime=3600)
-    life.server.sandbox.script(["hang"])
-    life.put_pair(age=0)
-    with life.daemon() as daemon:
-        begin_rotation(life, daemon)
-        block = _block(life)
-        life.server.sandbox.change(client_secret=planted("second-secret"))
-        daemon.wait_until(lambda: daemon.shown()["save_failing"], "the save fails")
+    with _save_failing(life, client_secret=planted("second-secret")) as (daemon, block):
         assert daemon.stop() == 0
         assert events(daemon, "stopped_unsaved") == []
     block.rmdir()
