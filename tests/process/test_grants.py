@@ -74,7 +74,7 @@ def test_a_daemon_that_is_started_on_a_dead_grant_gives_time_to_log_in(life: Lif
     life.refresh["probe_interval"] = "1s"
     life.configure(daemon='on_dead_grant = "exit"')
     life.sandbox.revoke()
-    with life.daemon() as daemon:
+    with life.daemon(clean=False) as daemon:
         assert daemon.process.wait(PATIENCE) == 77
     with life.daemon(clean=False) as daemon:  # the next probe finds it dead still
         assert daemon.process.wait(PATIENCE) == 77
