@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from rotator.adapters.control_client import ControlClient
@@ -49,8 +50,11 @@ def test_fifty_refreshes_from_three_callers_meet_no_invalid_grant(life: Life) ->
 
 def _waits(process: subprocess.Popen[str]) -> bool:
     """Tell whether a command holds a connection, that is, waits for the daemon's answer."""
-    files = (str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir() if file.is_symlink())
-    return any(target.startswith("socket:") for target in files)
+    for file in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            if str(file.readlink()).startswith("socket:"):
+                return True
+    return False
 
 
 def _ask_together(life: Life, **changes: str) -> list[tuple[int, str]]:
