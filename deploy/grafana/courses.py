@@ -118,7 +118,7 @@ def ages() -> list[Panel]:
         .title("Age of access tokens")
         .description(
             "How many access tokens are in which part of their life. A token is refreshed at two thirds unless "
-            "configured otherwise, so the lower three are empty while all is well."
+            "configured otherwise, so the lower three are empty while all is well. No data with too many to list each."
         )
         .datasource(SOURCE)
         .unit("short")

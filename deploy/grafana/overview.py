@@ -225,7 +225,7 @@ def _urgent(runbooks: str) -> list[Any]:
             ],
             sort="Access ends",
             height=10,
-            none="No daemon that answers has any.",
+            none="None is known, or there are too many to list each: the figures count them.",
         ),
     ]
 
