@@ -9,17 +9,28 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rotator.core.model import Answer, Fingerprinter, Grant, Reason, RotationPolicy, TokenRequest, Unavailable
+from rotator.core.model import (
+    Answer,
+    Fingerprinter,
+    Grant,
+    Granted,
+    Reason,
+    RotationPolicy,
+    TokenRequest,
+    TokenSet,
+    Unavailable,
+)
 from rotator.core.record import from_record, to_record
 from rotator.core.schedule import SinkRef
 from rotator.core.state import CredentialState, nearly_over_at
 from rotator.credential import Credential, Plan
 from rotator.ports import Loaded, Problem
 from rotator.share import SharingRotator
-from tests.fakes import FixedClock, MemorySink
+from tests.fakes import MemorySink
 from tests.line import NAME, RecordingObserver
+from tests.model_server import ModelServer
 from tests.samples import AT
-from tests.world import Crash, ModelServer
+from tests.world import Crash
 
 LEASE: float = 20.0
 REQUEST: float = 5.0
@@ -32,11 +43,18 @@ class SharedDisk:
 
     version: int = 0
     text: str = ""
+    history: list[str] = field(default_factory=list)
+    """Everything that was ever stored."""
 
     @property
     def state(self) -> CredentialState | None:
         """Return what is stored."""
         return from_record(json.loads(self.text)) if self.text else None
+
+    def write(self, state: CredentialState) -> None:
+        """Store it."""
+        self.text, self.version = json.dumps(to_record(state)), self.version + 1
+        self.history.append(self.text)
 
     def remove(self) -> None:
         """Forget it, as somebody who deletes the Secret."""
@@ -46,8 +64,10 @@ class SharedDisk:
 class FencedStore:
     """A `rotator.ports.SharedStore` of one credential in memory. `away`: nothing gets through."""
 
-    def __init__(self, disk: SharedDisk) -> None:
+    def __init__(self, disk: SharedDisk, touch: Callable[[], None] = lambda: None) -> None:
         self.disk = disk
+        self.touch = touch
+        """Called before and after everything that goes to the API server."""
         self.seen = -1
         self.away = False
         self.warnings: list[str] = []
@@ -64,17 +84,19 @@ class FencedStore:
     def look(self, name: str) -> Loaded | Problem:
         """Return what is stored."""
         self.loads += 1
+        self.touch()
         return _AWAY if self.away else Loaded(self.disk.state)
 
     def save(self, name: str, state: CredentialState) -> Problem | None:
         """Save, unless another has since the last load."""
+        self.touch()
         if self.away:
             return _AWAY
         if self.seen != self.disk.version:
             return Problem(Reason.FENCED, "another replica has written")
-        self.disk.text = json.dumps(to_record(state))
-        self.disk.version += 1
+        self.disk.write(state)
         self.seen = self.disk.version
+        self.touch()
         return None
 
     def names(self) -> tuple[str, ...]:
@@ -93,6 +115,22 @@ class FencedStore:
         """Do nothing."""
 
 
+class ReplicaClock:
+    """A `rotator.ports.Clock` that is so many seconds ahead of the true time."""
+
+    def __init__(self, release: "Release", ahead: float) -> None:
+        self.release = release
+        self.ahead = ahead
+
+    def now(self) -> float:
+        """Return the instant."""
+        return self.release.now + self.ahead
+
+    def wall(self, instant: float) -> float:
+        """Return the same: this clock was never set."""
+        return instant
+
+
 @dataclass
 class Election:
     """The Lease as the API server has it."""
@@ -108,13 +146,21 @@ class Replica:
     def __init__(self, release: "Release", number: int) -> None:
         self.release = release
         self.name = f"replica-{number}"
-        self.clock = FixedClock(release.now)
-        self.store = FencedStore(release.disk)
+        self.clock = ReplicaClock(release, release.skews[number % len(release.skews)])
+        self.store = FencedStore(release.disk, self.touch)
         self.sink = MemorySink("file")
         self.observer = RecordingObserver()
         self.until = 0.0
         self.number_of_term = 0
         self.busy = False
+        self.heard = -1
+        self.deaf = False
+        """Copies do not arrive."""
+        self.dead = False
+        self.fate: tuple[int, Callable[[], None]] | None = None
+        """At which touch from now on something happens to it, and what."""
+        self.lose: str = ""
+        """What becomes of the next request: "before" or "after" the server has carried it out."""
         self.before_leaving: Callable[[], None] | None = None
         """Happens once, when the next form is about to leave: before the lease is looked at for the last time."""
         self.after_answer: Callable[[], None] | None = None
@@ -165,23 +211,41 @@ class Replica:
         happens, self.before_leaving = self.before_leaving, None
         if happens is not None:
             happens()
+        self.touch()
         if request.may_leave is not None and not request.may_leave():
             return Unavailable(Reason.NOT_OWNER, delivered=False)
-        answer = self.release.server.refresh(dict(request.fields)["refresh_token"], self.release.now)
+        lose, self.lose = self.lose, ""
+        answer: Answer = Unavailable(Reason.CONNECTION_LOST, delivered=True)
+        if lose != "before":
+            answer = self.release.present(self, dict(request.fields)["refresh_token"])
+        if lose:
+            answer = Unavailable(Reason.CONNECTION_LOST, delivered=True)
+        self.touch()
         happens, self.after_answer = self.after_answer, None
         if happens is not None:
             happens()
         return answer
 
+    def touch(self) -> None:
+        """Let happen what is to happen now."""
+        if self.fate is not None:
+            left, happens = self.fate
+            self.fate = (left - 1, happens) if left > 1 else None
+            if left <= 1:
+                happens()
+        if self.dead:
+            raise Crash
+
     def turn(self) -> None:
         """Renew the Lease, or take it if it is over; then step. A replica that is in a request does nothing."""
         if self.busy:
             return
-        self.busy, self.clock.at = True, self.release.now
+        self.busy = True
         try:
             if not self.store.away:
                 self._elect()
-                self._hear()
+                if not self.deaf:
+                    self._hear()
             self.rotator.step(self.credential)
         except Crash:
             self.release.replace(self)
@@ -198,8 +262,10 @@ class Replica:
         election.renewed_at, self.until = now, now + LEASE
 
     def _hear(self) -> None:
-        state = self.release.disk.state
-        if state is not None:
+        """Take what a watch brings: each change once."""
+        version, state = self.release.disk.version, self.release.disk.state
+        changed, self.heard = self.heard != version, version
+        if state is not None and changed:
             self.rotator.follow(self.credential, state)
 
 
@@ -213,6 +279,10 @@ class Release:
     now: float = AT
     disk: SharedDisk = field(default_factory=SharedDisk)
     election: Election = field(default_factory=Election)
+    skews: tuple[float, ...] = (0.0,)
+    """Seconds that the replicas' clocks are ahead."""
+    excused: bool = False
+    """A token of unknown fate was presented when the access token was nearly over: a login may be asked for."""
 
     def __post_init__(self) -> None:
         self.alive = [Replica(self, number) for number in range(self.replicas)]
@@ -220,26 +290,93 @@ class Release:
 
     def replace(self, replica: Replica) -> None:
         """Let a process begin in the place of one that died. Nobody hands over the Lease for the dead."""
+        if replica.dead:
+            return
+        replica.dead = True
         self.alive[self.alive.index(replica)] = Replica(self, self.born)
         self.born += 1
 
-    def run(self, seconds: float) -> None:
-        """Let time pass; every replica that is not held up takes its turn each second."""
-        for _ in range(int(seconds)):
-            self.now += 1
+    def run(self, seconds: float, each: float = 1.0) -> None:
+        """Let time pass; every replica that is not held up takes its turn each second, or as often as is said."""
+        for _ in range(int(seconds / each)):
+            self.now += each
             for replica in tuple(self.alive):
                 replica.turn()
+
+    def present(self, replica: Replica, token: str) -> Answer:
+        """Ask the server. What was saved is spent; what is lost may be asked for when nothing is at stake any more."""
+        assert self.election.holder is replica, f"{replica.name} asks without the Lease"
+        issued, server = self.server.issued, self.server
+        known, state, before = issued.get(token), self.disk.state, server.reuses
+        answer = server.refresh(token, self.now)
+        if server.reuses > before and known is not None:
+            assert known.spent_for not in self.saved(), f"{token} was replaced by a pair that was saved"
+            assert state is not None
+            assert self.now + max(self.skews) >= nearly_over_at(state.tokens), f"{token} is risked for nothing"
+            self.excused = True
+        elif isinstance(answer, Granted):
+            self.excused = False
+        return answer
+
+    def saved(self) -> list[str]:
+        """Return every refresh token that was ever stored, in the order in which they were."""
+        states = (from_record(json.loads(text)) for text in self.disk.history)
+        return [state.tokens.refresh_token or "" for state in states if state.tokens]
+
+    def skip_to_due(self) -> None:
+        """Let time pass in which all stand still, and the Lease does not move, until a refresh falls due."""
+        state, holder = self.disk.state, self.election.holder
+        if state is not None and state.tokens is not None and holder is not None:
+            seconds = max(0.0, nearly_over_at(state.tokens) - 102 - self.now)
+            self.now += seconds
+            self.election.renewed_at += seconds
+            holder.until += seconds
+
+    def old_news(self, replica: Replica, back: int) -> None:
+        """Let a copy arrive late."""
+        text = self.disk.history[-min(back, len(self.disk.history))]
+        if not replica.dead:
+            replica.rotator.follow(replica.credential, from_record(json.loads(text)))
+
+    def hand_over(self, replica: Replica) -> None:
+        """Let a replica that is at rest give up the Lease."""
+        if self.election.holder is replica and not replica.busy and not replica.store.away:
+            replica.until, self.election.holder = 0.0, None
+
+    def delete_under_the_owner(self) -> None:
+        """Delete what is stored; its owner, if it is well and knows the newest, finds out within seconds."""
+        owner, stored = self.election.holder, self.disk.state
+        if owner is None or stored is None or owner.busy or owner.dead or owner.store.away or owner.fate:
+            return
+        mine = owner.credential.state
+        if mine is not None and mine.tokens == stored.tokens and owner.term(NAME) is not None:
+            self.disk.remove()
+            owner.rotator.has_lost(owner.credential)
+            owner.turn()
+
+    def make_peace(self) -> None:
+        """End whatever is wrong, and let some minutes pass."""
+        for replica in self.alive:
+            replica.store.away = replica.deaf = False
+            replica.fate, replica.lose = None, ""
+        self.run(1500, each=5)
 
     def login(self) -> None:
         """Log in at the owner."""
         self.run(1)
         owner = next(one for one in self.alive if one.term(NAME) is not None)
-        tokens = self.server.login()
-        issued = type(tokens)(
-            0, tokens.access_token, tokens.refresh_token, None, "Bearer", "", self.now,
-            self.now + self.server.lifetime, self.now, None,
+        assert self.login_at(owner) is None
+
+    def login_at(self, replica: Replica) -> Problem | None:
+        """Log in at a replica, which may refuse."""
+        if (refused := replica.rotator.refusal(replica.credential)) is not None:
+            return refused
+        tokens, now = self.server.login(), replica.clock.now()
+        issued = TokenSet(
+            0, tokens.access_token, tokens.refresh_token, None, "Bearer", "", now,
+            now + self.server.lifetime, now, None,
         )  # fmt: skip
-        assert owner.rotator.intake.adopt(owner.credential, issued) is None
+        return replica.rotator.intake.adopt(replica.credential, issued)
 
     @property
     def newest(self) -> str:
@@ -255,14 +392,15 @@ class Release:
         return state is not None and nearly_over_at(state.tokens) > self.now + seconds + LEASE
 
     def assert_well(self) -> None:
-        """After some minutes of peace: nothing was presented twice, nothing is lost, every output is fresh."""
-        self.run(1200)
+        """After some minutes of peace: nothing is lost, every output is fresh."""
+        self.run(1200, each=5)
+        self.run(10 if self.disk.state and self.disk.state.saved_at > self.now - 5 else 0)
         state = self.disk.state
-        assert self.server.reuses == 0, "a refresh token was presented twice"
         assert self.server.alive(self.newest), (state, self.server)
         assert state is not None
         assert state.tokens is not None
+        assert state.tokens.expires_at > self.now
         for replica in self.alive:
-            assert replica.sink.published[-1].access_token == state.tokens.access_token
+            assert replica.sink.published[-1].access_token == state.tokens.access_token, f"{replica.name} is behind"
             generations = [tokens.generation for tokens in replica.sink.published]
             assert generations == sorted(generations), "an output went back"

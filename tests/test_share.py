@@ -12,8 +12,9 @@ from rotator.core.state import Trouble
 from rotator.ports import Notice, Problem, SaveFinished
 from rotator.readiness import is_ready
 from tests.line import NAME
+from tests.model_server import ModelServer
 from tests.replicas import LEASE, FencedStore, Release, Replica
-from tests.world import Crash, ModelServer
+from tests.world import Crash
 
 
 def _owner(release: Release) -> Replica:

@@ -19,8 +19,8 @@ from rotator.credential import Credential, Plan
 from rotator.ports import Counts, Loaded, Problem
 from rotator.rotate import Rotator
 from tests.fakes import FixedClock, MemorySink, MemoryStore
+from tests.model_server import ModelServer
 from tests.samples import AT
-from tests.world import ModelServer
 
 _TARGET: Final = {"job": "rotator", "instance": "host:9774"}
 FULL: Final = Problem(Reason.NO_SPACE, "the disk is full; make room")
