@@ -151,6 +151,22 @@ def test_a_deleted_state_is_put_back_by_its_owner(namespace: Namespace, tmp_path
         assert sandbox.books.replays_by_user.total() == 0
 
 
+def test_a_backup_that_is_restored_over_the_state_is_overwritten_by_its_owner(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    """C15: its refresh token is spent, and the newest one would be in memory alone until the next refresh."""
+    state = secret_name(PREFIX, "home")
+    with released(namespace, tmp_path, 1, "home") as (release, sandbox):
+        owner = release.owner("home")
+        backup = namespace.get("secrets", state)
+        assert owner.run("rotate", "home").returncode == 0
+        namespace.edit("secrets", state, {key: backup[key] for key in ("data",)})
+        wait_until(lambda: (stored := release.stored("home")) and stored.generation == 2, "the newer one is back")
+        wait_until(lambda: '"event": "store_behind"' in owner.log, "it is told")
+        assert owner.run("rotate", "home").returncode == 0
+        assert sandbox.books.replays_by_user.total() == 0
+
+
 def test_an_emptied_state_is_told_with_the_command_that_lets_its_owner_put_it_back(
     namespace: Namespace, tmp_path: Path
 ) -> None:

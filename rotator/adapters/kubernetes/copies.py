@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from rotator.adapters.kubernetes import state_secret
-from rotator.adapters.kubernetes.watch import Gone, Watch
+from rotator.adapters.kubernetes.store import SecretStore
+from rotator.adapters.kubernetes.watch import Watch
 from rotator.adapters.kubernetes.wire import Api, metadata_of, version_of
 from rotator.core.record import RecordError
 from rotator.core.state import CredentialState
@@ -20,20 +21,14 @@ BY_NAME_UP_TO: Final = 8
 class Copies:
     """Watches the states of credentials and hands every new one on."""
 
-    def __init__(
-        self, api: Api, collection: str, prefix: str, timeout: float, came: Callable[[str, CredentialState], object],
-        lost: Gone,
-    ) -> None:  # fmt: skip
-        """Watch nothing before `follow`. What follows is called in our threads.
+    def __init__(self, api: Api, store: SecretStore, came: Callable[[str, CredentialState], object]) -> None:
+        """Watch nothing before `follow`. `came` is called in our threads, with each state, old ones included.
 
-        `came`: with each state, old ones included; `lost`: with the name of each Secret that is gone or of no use.
+        The store hears of each Secret that is gone, of no use, or behind what this process has stored.
         """
         self._api = api
-        self._collection = collection
-        self._prefix = prefix
-        self._timeout = timeout
+        self._store = store
         self._came = came
-        self._lost = lost
         self._watches: dict[str, Watch] = {}
         self._names: frozenset[str] = frozenset()
 
@@ -44,9 +39,10 @@ class Copies:
 
     def follow(self, names: Collection[str], patience: float) -> None:
         """Watch these credentials from now on; return once all that is stored has come, or after `patience` seconds."""
-        selectors = {"": {"labelSelector": f"{state_secret.LABEL}={state_secret.label_of(self._prefix)}"}}
+        store = self._store
+        selectors = {"": {"labelSelector": f"{state_secret.LABEL}={state_secret.label_of(store.prefix)}"}}
         if len(names) <= BY_NAME_UP_TO:
-            secrets = {state_secret.secret_name(self._prefix, name) for name in names}
+            secrets = {state_secret.secret_name(store.prefix, name) for name in names}
             selectors = {secret: {"fieldSelector": f"metadata.name={secret}"} for secret in secrets}
         # One watch of all has already told of those that are new to us, when they were not ours: it begins anew.
         outdated = set() if self._names.issuperset(names) else {""}
@@ -55,7 +51,7 @@ class Copies:
             self._watches.pop(key).stop()
         begun = []
         for key in selectors.keys() - self._watches.keys():
-            watch = Watch(self._api, self._collection, selectors[key], self._timeout, self._hand_on, self._lost)
+            watch = Watch(self._api, store.collection, selectors[key], store.timeout, self._hand_on, store.lost)
             self._watches[key] = watch
             watch.start()
             begun.append(watch)
@@ -69,13 +65,14 @@ class Copies:
             watch.stop()
 
     def _hand_on(self, body: Mapping[str, Any]) -> str:
-        name = state_secret.credential_of(body)
+        name, secret, version = state_secret.credential_of(body), str(metadata_of(body).get("name")), version_of(body)
         try:
             state = state_secret.read(body, name) if name else None
         except RecordError as error:
-            secret = str(metadata_of(body).get("name"))
-            self._lost(secret, version_of(body))
+            self._store.lost(secret, version)
             return f"Secret {secret}: {error}"
         if state is not None:
+            if self._store.is_ahead_of(name, state):
+                self._store.lost(secret, version)
             self._came(name, state)
         return ""

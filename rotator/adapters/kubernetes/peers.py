@@ -49,8 +49,7 @@ class KubernetesPeers:
         busy: Callable[[], Collection[str]],
     ) -> None:
         """Take part; see `rotator.ports.Peers`. Copies first: who owns a credential from the start loads it itself."""
-        store = self._store
-        self._copies = Copies(self._api, store.collection, store.prefix, store.timeout, came, store.lost)
+        self._copies = Copies(self._api, self._store, came)
         self._copies.follow(names, _START_PATIENCE)
         self._leases.follow(names)
         self._leases.start(changed, busy, _START_PATIENCE)

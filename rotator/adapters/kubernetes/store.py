@@ -77,8 +77,13 @@ class SecretStore:
         return tuple(state_secret.credential_of(one) for one in reply.body.get("items", ()) if one.get("data"))
 
     def lost(self, secret: str, version: str) -> None:
-        """Take note that a watch found a Secret gone, or of no use, at this version."""
+        """Take note that a watch found a Secret gone, of no use, or behind what we stored, at this version."""
         self._lost[secret] = version
+
+    def is_ahead_of(self, name: str, state: CredentialState) -> bool:
+        """Tell whether this process has loaded or stored a later state: an older one was restored, or is old news."""
+        known = self._known.get(name)
+        return known is not None and _mark(state) < known.mark
 
     def vanished(self, name: str) -> bool:
         """Tell what a watch has told; see `rotator.ports.Store`. What we wrote since is stored again."""
