@@ -26,12 +26,11 @@ from rotator.core.model import (
     Refresh,
     Refused,
     Save,
-    TokenRequest,
     TokenSet,
     Unavailable,
     Wait,
 )
-from rotator.core.schedule import SHORTEST_GAP, next_action
+from rotator.core.schedule import SHORTEST_GAP, held_back, next_action
 from rotator.core.standing import CredentialView
 from rotator.core.state import DEAD, CredentialState, Status
 from rotator.credential import Credential, Plan
@@ -251,7 +250,11 @@ class Rotator:
         else:
             # A person who asks now may know that the client has been put right at the server.
             wait = 0.0 if why == "asked" else plan.policy.refused_retry
-            form = replace(self._form(credential, tokens, extra), refused_wait=wait)
+            form = replace(
+                refresh_request(plan.grant, tokens, plan.scope, extra),
+                held_back=lambda: self._held_back(credential, reserved, why),
+                refused_wait=wait,
+            )
             answer = plan.endpoint.request(form, _secrets(tokens))
         seconds = time.monotonic() - started
         ours = isinstance(answer, Refused) or (isinstance(answer, Unavailable) and answer.reason is Reason.BAD_INPUT)
@@ -280,11 +283,9 @@ class Rotator:
         self.intake.tell_oddities(credential, oddities)
         return True
 
-    def _form(
-        self, credential: Credential, tokens: TokenSet | None, extra: tuple[tuple[str, str], ...]
-    ) -> TokenRequest:
-        plan = credential.plan
-        return refresh_request(plan.grant, tokens, plan.scope, extra)
+    def _held_back(self, credential: Credential, reserved: CredentialState, why: str) -> Unavailable | None:
+        """Say why a request that was begun must not leave any more; asked just before it does."""
+        return held_back(reserved, credential.plan.policy, self._clock.now()) if why == "replay" else None
 
     def _after_failure(self, credential: Credential, reserved: CredentialState, answer: Answer) -> CredentialState:
         plan, now = credential.plan, self._clock.now()

@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 from typing import Final
 
-from rotator.core.model import Fingerprinter, Halt, Publish, Reason, TokenRequest, TokenSet, Wait
+from rotator.core.model import Fingerprinter, Halt, Publish, Reason, Unavailable, Wait
 from rotator.core.schedule import next_action, refresh_due
 from rotator.core.sharing import (
     copied,
@@ -194,11 +194,11 @@ class SharingRotator(Rotator):
         owner, plan = self._ownership, credential.plan
         return owner.term(credential.name) == credential.term and owner.may_spend(credential.name, plan.longest_request)
 
-    def _form(
-        self, credential: Credential, tokens: TokenSet | None, extra: tuple[tuple[str, str], ...]
-    ) -> TokenRequest:
-        form = super()._form(credential, tokens, extra)
-        return replace(form, may_leave=lambda: self._may_spend(credential))
+    def _held_back(self, credential: Credential, reserved: CredentialState, why: str) -> Unavailable | None:
+        if not self._may_spend(credential):
+            text = "the lease would be over before the answer is saved; the request was not sent"
+            return Unavailable(Reason.NOT_OWNER, delivered=False, text=text)
+        return super()._held_back(credential, reserved, why)
 
     def _newer_in_store(self, _credential: Credential, _state: CredentialState) -> CredentialState | None:
         """Look for nothing: the next save finds out whether another replica has written, and gives way."""

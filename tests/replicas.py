@@ -212,8 +212,8 @@ class Replica:
         if happens is not None:
             happens()
         self.touch()
-        if request.may_leave is not None and not request.may_leave():
-            return Unavailable(Reason.NOT_OWNER, delivered=False)
+        if request.held_back is not None and (held := request.held_back()) is not None:
+            return held
         lose, self.lose = self.lose, ""
         answer: Answer = Unavailable(Reason.CONNECTION_LOST, delivered=True)
         if lose != "before":

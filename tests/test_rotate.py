@@ -23,6 +23,7 @@ from rotator.core.model import (
     Reason,
     Refused,
     RotationPolicy,
+    TokenRequest,
     Unavailable,
     Wait,
 )
@@ -40,8 +41,8 @@ from rotator.ports import (
 )
 from rotator.rotate import Rotator
 from rotator.save import SAVE_RETRY
-from tests.fakes import MemoryStore
-from tests.line import NAME, Fields, Line
+from tests.fakes import FixedClock, MemoryStore
+from tests.line import NAME, Fields, Line, ScriptedEndpoint
 from tests.lives import granted
 from tests.process.rig import PATIENCE
 from tests.samples import AT, state_of, token_set
@@ -348,6 +349,40 @@ def test_a_lost_answer_is_replayed_with_the_same_token() -> None:
     assert line.observer.of(RefreshFinished)[-1].outcome == "ambiguous"
     line.step(1)
     assert line.sent == [planted("refresh-1")] * 2
+    assert line.state.trouble is None
+
+
+class SlowToConnect(ScriptedEndpoint):
+    """An endpoint whose connection takes so many seconds; then it is asked whether the form may leave."""
+
+    clock: FixedClock | None = None
+    passes = 0.0
+
+    def request(self, request: TokenRequest, secrets: tuple[str, ...]) -> Answer:
+        """Connect, and send the form if it may."""
+        if self.clock is not None:
+            self.clock.at += self.passes
+        held = request.held_back() if request.held_back is not None else None
+        return super().request(request, secrets) if held is None else held
+
+
+@pytest.mark.parametrize(("passes", "in_time"), [(9.0, True), (9.5, False)])
+def test_a_replay_that_is_held_up_does_not_leave_after_its_window(passes: float, in_time: bool) -> None:
+    """B12 B13: a slow name server or handshake must not carry a replay beyond the grace that the server may have.
+
+    It is not lost: the token is sent again when the access token is nearly over.
+    """
+    endpoint = SlowToConnect(LOST, granted(2))
+    line = at_due(endpoint=endpoint)
+    line.step()
+    endpoint.clock, endpoint.passes = line.clock, passes
+    outcome = line.step(1)
+    endpoint.clock = None
+    assert len(endpoint.requests) == (2 if in_time else 1)
+    if not in_time:
+        assert outcome == Wait(AT + 3480, "retry")
+        line.step(3480 - DUE - 1 - passes)
+        assert len(endpoint.requests) == 2
     assert line.state.trouble is None
 
 

@@ -248,6 +248,8 @@ class World:
         last, self.reserved_at = self.reserved_at, durable.refresh_started_at
         assert last is None or self.reserved_at - last >= SHORTEST_GAP, "two requests in one second"
         self._happen("before")
+        if request.held_back is not None and (held := request.held_back()) is not None:
+            return held
         self.touch()
         self.starts.append(self.true)
         mishap, self.mishap = self.mishap, ""

@@ -290,8 +290,9 @@ class TokenRequest:
     """A form for the token endpoint, without client authentication (that is the adapter's part)."""
 
     fields: tuple[tuple[str, str], ...] = field(repr=False)
-    may_leave: Callable[[], bool] | None = field(default=None, repr=False, compare=False)
-    """Asked at the last moment, when the connection stands and nothing of the form has been written; False: do not."""
+    held_back: Callable[[], Unavailable | None] | None = field(default=None, repr=False, compare=False)
+    """Asked at the last moment, when the connection stands and nothing of the form has been written: why it must not
+    leave any more; None if it may."""
     refused_wait: float = field(default=0.0, compare=False)
     """Send nothing while the client itself was refused less than so many seconds ago; 0: ask in any case."""
 

@@ -8,7 +8,20 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from rotator.core.model import HOUR, Action, Grant, Halt, Publish, Reason, Refresh, RotationPolicy, Save, TokenSet, Wait
+from rotator.core.model import (
+    HOUR,
+    Action,
+    Grant,
+    Halt,
+    Publish,
+    Reason,
+    Refresh,
+    RotationPolicy,
+    Save,
+    TokenSet,
+    Unavailable,
+    Wait,
+)
 from rotator.core.state import DEAD, CredentialState, Status, Trouble, nearly_over_at
 
 SHORTEST_GAP: Final = 1.0
@@ -150,6 +163,17 @@ def _is_too_late_to_replay(trouble: Trouble, policy: RotationPolicy, at: float) 
     if not _is_replay(trouble) or trouble.reason in DEAD:
         return False
     return at > (trouble.ambiguous_at or 0.0) + policy.replay_window
+
+
+def held_back(state: CredentialState, policy: RotationPolicy, now: float) -> Unavailable | None:
+    """Say why a replay must not leave any more, after a slow save, name server or handshake; None if it may.
+
+    Once the window is over it waits as if it had never been due: until the access token is nearly over.
+    """
+    trouble = state.trouble
+    if trouble is None or not _is_too_late_to_replay(trouble, policy, now) or now >= nearly_over_at(state.tokens):
+        return None
+    return Unavailable(trouble.reason, delivered=False, text=trouble.text)
 
 
 def _calls_per_hour(tokens: TokenSet | None, policy: RotationPolicy) -> float:

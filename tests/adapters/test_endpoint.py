@@ -536,11 +536,11 @@ def test_a_form_that_may_not_leave_any_more_stays_here(client: Client) -> None:
     with Server(script) as server:
         asked: list[bool] = []
 
-        def may_leave() -> bool:
+        def held_back() -> Unavailable:
             asked.append(True)
-            return False
+            return Unavailable(Reason.NOT_OWNER, delivered=False, text="the lease is over")
 
-        answer = unavailable(client.request(server.url, replace(form(), may_leave=may_leave)))
+        answer = unavailable(client.request(server.url, replace(form(), held_back=held_back)))
         assert server.client_closed.wait(PATIENCE)
 
     assert (answer.reason, answer.delivered) == (Reason.NOT_OWNER, False)
@@ -553,7 +553,7 @@ def test_a_form_that_may_leave_leaves(client: Client) -> None:
     """C5: the question costs nothing, also on a connection that is used again."""
     with Server(answering(BODY, BODY)) as server:
         for _ in range(2):
-            granted(client.request(server.url, replace(form(), may_leave=lambda: True)))
+            granted(client.request(server.url, replace(form(), held_back=lambda: None)))
 
 
 def test_a_redirect_is_not_followed(client: Client) -> None:

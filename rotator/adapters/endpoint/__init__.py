@@ -178,7 +178,7 @@ class HttpTokenEndpoint:
         if not self._network.lines.turn((self._client, request.fields), self._stopping):
             return Unavailable(Reason.INTERRUPTED, delivered=False, text="rotator is stopping")
         headers, fields, hidden = self._authenticated(request, secret)
-        answer = self._exchange(context, headers, urlencode(fields).encode(), deadline, request.may_leave)
+        answer = self._exchange(context, headers, urlencode(fields).encode(), deadline, request.held_back)
         if isinstance(answer, Granted):
             refusals.note(identity, request.fields, answer)
             return answer
@@ -216,13 +216,13 @@ class HttpTokenEndpoint:
         headers: list[tuple[bytes, bytes]],
         form: bytes,
         deadline: float,
-        may_leave: Callable[[], bool] | None,
+        held_back: Callable[[], Unavailable | None] | None,
     ) -> Answer:
         """Carry out one HTTP exchange. The line comes back closed unless all went well."""
         key = (context, self._line)
         lines = self._network.lines
         line = lines.take(key, lambda: self._transport(context), deadline)
-        line.may_leave = may_leave
+        line.held_back = held_back
         usable = False
         response: httpx.Response | None = None
         parts: list[bytes] = []
@@ -242,9 +242,8 @@ class HttpTokenEndpoint:
             if line.aborted:  # a body without a length seems to end there
                 raise httpx.ReadError("cut short")
             usable = whole
-        except HeldBack:
-            text = "the lease would be over before the answer is saved; the request was not sent"
-            return Unavailable(Reason.NOT_OWNER, delivered=False, text=text)
+        except HeldBack as held:
+            return held.why
         except (httpx.RequestError, OSError, ValueError) as error:  # the last: a host that is no host name
             return self._rescued(response, parts) or self._failed(error, line)
         finally:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from rotator.core.model import Unavailable
+
 IDLE_SECONDS: Final = 2.0
 """How long an idle connection is used again: a stale one makes a refresh ambiguous (case F3)."""
 FLOOR_SECONDS: Final = 1.0
@@ -33,11 +35,15 @@ T = TypeVar("T", bound=Transport)
 class HeldBack(Exception):  # noqa: N818 - nothing is wrong with the request
     """The form may not leave any more: it was not sent."""
 
+    def __init__(self, why: Unavailable) -> None:
+        """Take the answer that stands for the server's."""
+        self.why = why
+
 
 class Line(Generic[T]):
     """A transport with at most one connection, used by one request at a time."""
 
-    __slots__ = ("_socket", "aborted", "deadline", "idle_since", "may_leave", "sent", "transport")
+    __slots__ = ("_socket", "aborted", "deadline", "held_back", "idle_since", "sent", "transport")
 
     def __init__(self, transport: T) -> None:
         self.transport = transport
@@ -46,8 +52,8 @@ class Line(Generic[T]):
         self.aborted = False
         self.sent = False
         """The request's body has begun to leave: from here on it may be carried out."""
-        self.may_leave: Callable[[], bool] | None = None
-        """Asked just before that; False stops the request with `HeldBack`."""
+        self.held_back: Callable[[], Unavailable | None] | None = None
+        """Asked just before that; a reason stops the request with `HeldBack`."""
         self._socket: socket.socket | None = None
 
     def trace(self, step: str, facts: Mapping[str, Any]) -> None:
@@ -55,8 +61,8 @@ class Line(Generic[T]):
         if step.endswith(".send_request_body.started"):
             # CONNECT to a proxy takes this step too, and carries nothing of ours.
             if facts["request"].method != b"CONNECT":
-                if self.may_leave is not None and not self.may_leave():
-                    raise HeldBack
+                if self.held_back is not None and (why := self.held_back()) is not None:
+                    raise HeldBack(why)
                 self.sent = True
         elif step.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = facts["return_value"].get_extra_info("socket")
