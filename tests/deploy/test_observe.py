@@ -1,11 +1,14 @@
 """`make observe`: rotator, sandbox and Prometheus from what is installed, until Ctrl-C."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,6 +19,14 @@ import pytest
 from tests.children import ROOT
 from tests.needs import needs
 from tests.process.rig import PATIENCE, wait_until
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else() -> Iterator[None]:
+    """Two that start at the same moment, perhaps from another clone, would find the same ports free."""
+    with Path(tempfile.gettempdir(), f"rotator-observe-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
