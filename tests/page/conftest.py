@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request, expect, sync_playwright
 
 from tests.needs import needs
+from tests.process.rig import PATIENCE
 
 _ARGUMENTS = (
     "--no-sandbox",
@@ -23,6 +24,7 @@ _NOTE_VIOLATIONS = """
         violations.push(`${event.effectiveDirective}: ${event.blockedURI}`));
 """
 Visit = Callable[..., Page]
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 def launch(playwright: Playwright) -> Browser:
@@ -58,7 +60,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
         context = browser.new_context(**settings)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * PATIENCE)
         page.add_init_script(_NOTE_VIOLATIONS)
         page.on("request", note_stranger)
         if patient:

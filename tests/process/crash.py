@@ -14,9 +14,9 @@ import click
 
 from tests.process.errors import all_failures, fail_reservation, fail_save
 from tests.process.rig import run_sandbox
-from tests.process.strike import Rotation, Verdict, fault, place, strike_all, unhindered
+from tests.process.strike import GRACE, Rotation, Verdict, fault, place, strike_all, unhindered
 
-GRACES = (10.0, 0.0)
+GRACES = (GRACE, 0.0)
 
 
 @click.command()

@@ -41,7 +41,7 @@ class Life(Rig):
             "jitter": 0.0,
             "backoff_initial": "500ms",
             "confirm_after": "1s",
-            "replay_window": "4s",
+            "replay_window": "30s",
         }
         """The policy that `configure` writes."""
 

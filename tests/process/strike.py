@@ -22,8 +22,10 @@ from tests.process.trace import Call, read_trace, traced, worker_of
 
 ONE_WORKER: Final = "max_concurrent = 1\nmax_concurrent_per_server = 1"
 """So that it is known which thread will rotate."""
-NOT_DUE: Final = ""
-DUE: Final = "refresh = { ratio = 0.3 }"
+GRACE: Final = 60.0
+"""Seconds for which a forgiving server answers again, and rotator asks again: enough for a slow machine to restart."""
+NOT_DUE: Final = f'refresh = {{ replay_window = "{GRACE:.0f}s" }}'
+DUE: Final = f'refresh = {{ ratio = 0.3, replay_window = "{GRACE:.0f}s" }}'
 AGE: Final = 1800.0
 """Seconds of an hour that the access token has behind it: due with the one setting, not with the other."""
 LOST_TEXT: Final = "the answer to an earlier refresh was lost"
@@ -259,7 +261,7 @@ def place(directory: Path, name: str, sandbox: SandboxProcess) -> Rig:
 def strike_all(directory: Path, sandbox: SandboxProcess, points: Sequence[Point]) -> Generator[Verdict]:
     """Strike at each point, each time in a fresh installation."""
     for number, point in enumerate(points):
-        yield strike(place(directory, f"strike-{number}", sandbox), point)
+        yield strike(place(directory, str(number), sandbox), point)
 
 
 def fault(verdict: Verdict, *, grace: bool) -> str:

@@ -9,6 +9,7 @@ import pytest
 from tests.needs import needs
 from tests.process.rig import NAME, SandboxProcess, run_sandbox
 from tests.process.strike import (
+    GRACE,
     LOST_TEXT,
     Point,
     Rotation,
@@ -30,9 +31,9 @@ _BEFORE_SENDING: Final = 3
 
 @pytest.fixture(scope="module")
 def forgiving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
-    """A sandbox that answers a refresh token again for 10 s, and revokes everything when it comes later."""
+    """A sandbox that answers a refresh token again for a minute, and revokes everything when it comes later."""
     needs("strace attach")
-    with run_sandbox(tmp_path_factory.mktemp("forgiving"), grace_seconds=10.0) as sandbox:
+    with run_sandbox(tmp_path_factory.mktemp("forgiving"), grace_seconds=GRACE) as sandbox:
         yield sandbox
 
 

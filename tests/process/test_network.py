@@ -108,7 +108,7 @@ def _lose_an_answer(life: Life, daemon: DaemonProcess, fault: str) -> None:
 
 def test_a_lost_answer_is_asked_for_again_within_the_grace_window(life: Life) -> None:
     """B12: the connection drops after the rotation was committed: the same token, once more, at once, heals it."""
-    life.server.sandbox.change(access_lifetime=3600, grace_seconds=10)
+    life.server.sandbox.change(access_lifetime=3600, grace_seconds=60)
     life.put_pair(age=0)
     with life.daemon() as daemon:
         _lose_an_answer(life, daemon, "after:drop")
@@ -122,7 +122,7 @@ def test_a_lost_answer_is_asked_for_again_within_the_grace_window(life: Life) ->
 
 def test_an_answer_that_does_not_come_in_time_is_asked_for_again(life: Life) -> None:
     """B9: the server rotates and then says nothing: after the read timeout the same token is sent again."""
-    life.server.sandbox.change(access_lifetime=3600, grace_seconds=10)
+    life.server.sandbox.change(access_lifetime=3600, grace_seconds=60)
     life.configure(defaults='read_timeout = "1s"')
     life.put_pair(age=0)
     with life.daemon() as daemon:

@@ -49,8 +49,8 @@ def test_a_new_container_goes_on_with_the_newest_token_of_the_volume(life: Life,
         wait_for_generation(daemon, 3)
         assert daemon.stop() == 0
     generation = life.on_disk()["tokens"]["generation"]
-    (tmp_path / "container").mkdir()
-    new = Life(tmp_path / "container", life.server)
+    (tmp_path / "new").mkdir()
+    new = Life(tmp_path / "new", life.server)
     life.state_directory.rename(tmp_path / "volume")
     new.state_directory = tmp_path / "volume"
     new.configure()

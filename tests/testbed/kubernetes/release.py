@@ -47,7 +47,7 @@ class Replica:
 
     def __init__(self, release: "Release", number: int, url: str, proxy: Proxy | None = None) -> None:
         self.number = number
-        self.directory = release.directory / f"replica-{number}"
+        self.directory = release.directory / str(number)  # short: a path of a socket has its limit
         self._proxy = proxy
         self.process: subprocess.Popen[bytes] | None = None
         self.frozen = False
