@@ -8,8 +8,11 @@ from typing import Final
 
 from tests.process.rig import wait_until
 
-PREFIX: Final = "rotator-testbed-"
-"""Of a machine's name; what follows is the id of the tests' process, and a number."""
+PREFIX: Final = f"rotator-testbed-{Path('/proc/self/ns/pid').stat().st_ino}-"
+"""Of a machine's name; what follows is the id of the tests' process, and a number.
+
+Containers may share a host's control groups: which processes of another one live cannot be told from here.
+"""
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _HIERARCHIES: Final = ("", "unified", "systemd")
 
