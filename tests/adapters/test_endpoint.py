@@ -280,7 +280,7 @@ def no_length(peer: Peer) -> None:
 def test_a_whole_pair_is_kept_whatever_is_wrong_with_its_frame(client: Client, script: Script) -> None:
     """A37 A40: a pair that came whole is spent for, so an end of the answer that is missing does not cost it."""
     with Server(script) as server:
-        assert granted(client.request(server.url, read_timeout=0.3)).refresh_token == PAIR["refresh_token"]
+        assert granted(client.request(server.url, read_timeout=2.0)).refresh_token == PAIR["refresh_token"]
         assert server.connections == 1
 
 
@@ -295,7 +295,7 @@ def test_a_whole_pair_is_kept_when_its_time_is_over(client: Client, length: byte
             peer.send(b" ")
 
     with Server(drip) as server:
-        assert granted(client.request(server.url, total_timeout=0.5)).refresh_token == PAIR["refresh_token"]
+        assert granted(client.request(server.url, total_timeout=2.0)).refresh_token == PAIR["refresh_token"]
 
 
 def test_what_our_own_deadline_cuts_is_not_taken_for_whole(client: Client) -> None:

@@ -34,17 +34,17 @@ def test_daemon_and_first_login_are_waited_for(rotator: Place) -> None:
 
 def test_what_is_lacking_is_told_when_the_time_is_over(rotator: Place, server: SandboxServer) -> None:
     """Status 75 and one line that names the cause and the cure: no daemon, no login, no output."""
-    run = rotator("wait", "home", "--timeout", "0.2")
+    run = rotator("wait", "home", "--timeout", "1")
     text = f"no daemon listens at {rotator.socket}; start it: rotator run"
-    assert (run.code, run.lines) == (75, [f"rotator: no valid token within 0.2 s: {text}"])
+    assert (run.code, run.lines) == (75, [f"rotator: no valid token within 1 s: {text}"])
     with rotator.daemon():
         wait_for(lambda: "login_required" in rotator("status").out)
-        run = rotator("wait", "home", "--timeout", "0.2")
+        run = rotator("wait", "home", "--timeout", "1")
         text = "home: login_required: log in: rotator login home"
-        assert (run.code, run.lines) == (75, [f"rotator: no valid token within 0.2 s: {text}"])
+        assert (run.code, run.lines) == (75, [f"rotator: no valid token within 1 s: {text}"])
         rotator.output.mkdir()
         rotator.login()
-        run = rotator("wait", "home", "--timeout", "0.2")
+        run = rotator("wait", "home", "--timeout", "1")
         assert run.code == 75
         assert f"home: cannot write {rotator.output}" in run.lines[0]
 
