@@ -376,7 +376,11 @@ class Release:
             0, tokens.access_token, tokens.refresh_token, None, "Bearer", "", now,
             now + self.server.lifetime, now, None,
         )  # fmt: skip
-        return replica.rotator.intake.adopt(replica.credential, issued)
+        busy, replica.busy = replica.busy, True  # whoever steps it waits for the login's save
+        try:
+            return replica.rotator.intake.adopt(replica.credential, issued)
+        finally:
+            replica.busy = busy
 
     @property
     def newest(self) -> str:

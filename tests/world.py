@@ -106,7 +106,7 @@ class World:
         if self.credential.state is None:
             _, disk = self.newest()
             self.received = self.received if self.received == disk else None
-            self.excused = self.excused or not self.server.alive(disk)
+            self.excused = self.excused or not self.server.alive(disk) or self.status() is not Status.OK
 
     def change_disk(self, disk: dict[str, str]) -> None:
         """Put something else in the place of what is stored, as somebody may."""

@@ -1,0 +1,143 @@
+"""Random walks of replicas that share a store: whatever parts them, no token is spent twice and none is lost."""
+
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from rotator.core.model import RotationPolicy
+from rotator.core.state import Status
+from tests.model_server import ModelServer
+from tests.replicas import LEASE, Release, Replica
+from tests.world import Crash
+
+NUMBER = st.integers(0, 2)
+EVENTS = ("kill", "cut off", "connect", "deafen", "hear", "hear old news", "log in", "delete", "hand over", "patrol")
+SPANS = (1, 5, LEASE / 2, LEASE + 1, 3 * LEASE, 200)
+
+
+class Walk(RuleBasedStateMachine):
+    """Anything at all may happen to two or three replicas, also while one of them stands still in whatever it does."""
+
+    release: Release
+
+    @initialize(replicas=st.integers(2, 3), grace=st.sampled_from([0.0, 10.0]), skew=st.sampled_from([0.0, 2.0]))
+    def begin(self, replicas: int, grace: float, skew: float) -> None:
+        """Log in once."""
+        policy = RotationPolicy(replay_window=grace, jitter=0.0)
+        self.release = Release(replicas, ModelServer(grace=grace, lifetime=600), policy, skews=(0.0, skew, -skew))
+        self.release.login()
+        self.known: dict[Replica, int] = {}
+
+    @rule(seconds=st.sampled_from(SPANS))
+    def time_passes(self, seconds: float) -> None:
+        """Let time pass in which all take their turns."""
+        self.release.run(seconds)
+
+    @rule()
+    def due(self) -> None:
+        """Let a refresh fall due."""
+        self.release.skip_to_due()
+        self.release.run(2)
+
+    @rule(number=NUMBER, event=st.sampled_from(EVENTS))
+    def happens(self, number: int, event: str) -> None:
+        """Let something happen between two turns."""
+        self.let(event, number)
+
+    @rule(
+        number=NUMBER,
+        touch=st.integers(1, 8),
+        span=st.sampled_from(SPANS),
+        meanwhile=st.lists(st.tuples(st.sampled_from(EVENTS), NUMBER), max_size=3),
+    )
+    def stands_still(self, number: int, touch: int, span: float, meanwhile: list[tuple[str, int]]) -> None:
+        """Let a replica stand still at one of its next calls while others go on, and much happens to them."""
+
+        def still() -> None:
+            for event, other in meanwhile:
+                self.let(event, other)
+                self.release.run(span / len(meanwhile))
+            if not meanwhile:
+                self.release.run(span)
+
+        self.replica(number).fate = touch, still
+
+    @rule(number=NUMBER, touch=st.integers(1, 8))
+    def dies_soon(self, number: int, touch: int) -> None:
+        """Let a replica die at one of its next calls."""
+
+        def die() -> None:
+            raise Crash
+
+        self.replica(number).fate = touch, die
+
+    @rule(number=NUMBER, lose=st.sampled_from(["before", "after"]))
+    def loses_an_answer(self, number: int, lose: str) -> None:
+        """Let the next answer of a replica be lost."""
+        self.replica(number).lose = lose
+
+    def replica(self, number: int) -> Replica:
+        """Return a living replica."""
+        return self.release.alive[number % len(self.release.alive)]
+
+    def let(self, event: str, number: int) -> None:
+        """Let something happen to a replica, wherever it stands."""
+        replica = self.replica(number)
+        if replica.credential.lock.locked() and event in ("hear old news", "log in", "patrol"):
+            return  # it would wait
+        happens: dict[str, Callable[[], object]] = {
+            "kill": lambda: self.release.replace(replica),
+            "cut off": lambda: setattr(replica.store, "away", True),
+            "connect": lambda: setattr(replica.store, "away", False),
+            "deafen": lambda: setattr(replica, "deaf", True),
+            "hear": lambda: setattr(replica, "deaf", False),
+            "hear old news": lambda: self.release.old_news(replica, number + 1),
+            "log in": lambda: self.release.login_at(replica),
+            "delete": self.release.delete_under_the_owner,
+            "hand over": lambda: self.release.hand_over(replica),
+            "patrol": lambda: replica.rotator.has_lost(replica.credential),
+        }
+        try:
+            happens[event]()
+        except Crash:
+            self.release.replace(replica)
+
+    @invariant()
+    def nobody_is_asked_to_log_in_for_nothing(self) -> None:
+        """A login is required only after a token of unknown fate was presented, with nothing at stake any more."""
+        state = self.release.disk.state
+        if state is not None and state.status is Status.REAUTHORIZATION_REQUIRED:
+            assert self.release.excused, (state, self.release.server)
+
+    @invariant()
+    def nothing_goes_back(self) -> None:
+        """What is stored, and what each replica knows and publishes, was issued after what was there before."""
+        issued = list(self.release.server.issued)
+        stored = [issued.index(token) for token in self.release.saved()]
+        assert stored == sorted(stored), "a token set was saved over a newer one"
+        for replica in self.release.alive:
+            published = [tokens.refresh_token or "" for tokens in replica.sink.published]
+            order = [issued.index(token) for token in published]
+            assert order == sorted(order), f"what {replica.name} published went back"
+            state = replica.credential.state
+            if state is not None and state.tokens is not None:
+                known = issued.index(state.tokens.refresh_token or "")
+                assert known >= self.known.get(replica, 0), f"{replica.name} went back"
+                self.known[replica] = known
+
+    def teardown(self) -> None:
+        """After a while of peace all is well, at most after a login."""
+        if hasattr(self, "release"):
+            self.release.make_peace()
+            if self.release.excused:
+                self.release.login()
+            self.release.assert_well()
+
+
+Walk.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, derandomize=True, deadline=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+TestWalk = Walk.TestCase
