@@ -66,7 +66,9 @@ def _report(name: str, result: Any) -> ExitCode:
     if result["reason"] or result["expires_at"] is None:
         step = words.next_step(result, time.time())
         why = words.last_error(result) if result["reason"] else result["standing"]
-        say(f"{name}: not rotated: {why}; {step}")
+        # Which of the two saves of a rotation it was, the last one or that of its mark, nobody can see from here.
+        what = "not saved" if result["save_failing"] else "not rotated"
+        say(f"{name}: {what}: {why}; {step}")
         return code_of(result["reason"] or result["standing"])
     clock = words.access_clock(result, time.time())
     click.echo(f"{name}: rotated, generation {result['generation']}; access token: {clock}")

@@ -192,9 +192,12 @@ def test_a_stop_with_an_unsaved_pair_is_told_by_the_exit_status(life: Life) -> N
 
 
 def test_an_unsaved_pair_is_saved_as_soon_as_that_is_possible(life: Life) -> None:
-    """B24: the save is tried again each second; then the stop is an ordinary one."""
+    """B24: the save is tried again each second, and who asks for a rotation hears of it; then the stop is ordinary."""
     with _save_failing(life) as (daemon, block):
         daemon.wait_until(lambda: daemon.shown()["unsaved"], "memory alone holds the pair")
+        asked = life.run("rotate", "home")
+        assert asked.returncode == 74
+        assert asked.stderr.startswith("rotator: home: not saved: io_error: ")
         block.rmdir()
         daemon.wait_until(lambda: not daemon.shown()["unsaved"], "the pair is saved")
         assert life.on_disk()["tokens"]["generation"] == 2
