@@ -137,7 +137,7 @@ def test_a_deleted_state_is_told_at_once_with_a_later_version(
     follower = Follower(namespace, tmp_path / "follower", [f"c{one}" for one in range(number)], by_name=by_name)
     try:
         namespace.delete("secrets", "state-c0")
-        wait_until(lambda: follower.lost, "it is told", 5.0)
+        wait_until(lambda: follower.lost, "it is told")
         store.lost(*follower.lost.pop())
         assert [store.vanished(name) for name in ("c0", "c1")] == [True, False]
         assert isinstance(store.load("c0"), Loaded)

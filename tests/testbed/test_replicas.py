@@ -138,7 +138,7 @@ def test_a_deleted_state_is_put_back_by_its_owner(namespace: Namespace, tmp_path
         wait_until(lambda: other.token("home"), "the follower has a copy")
         if at_rest:
             assert owner.stop() == 0
-            owner, other = release.owner("home", patience=10.0), owner
+            owner, other = release.owner("home"), owner
         before = release.stored("home")
         namespace.delete("secrets", secret_name(PREFIX, "home"))
         after = wait_until(lambda: release.stored("home"), "the state is back")
