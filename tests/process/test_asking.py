@@ -48,13 +48,13 @@ def test_fifty_refreshes_from_three_callers_meet_no_invalid_grant(life: Life) ->
     assert books.most_simultaneous == 1
 
 
-def _waits(process: subprocess.Popen[str]) -> bool:
-    """Tell whether a command holds a connection, that is, waits for the daemon's answer."""
+def _connections(process: subprocess.Popen[str]) -> set[str]:
+    """Return the connections that a command holds now; it makes a new one for each question to the daemon."""
+    found = set()
     for file in Path(f"/proc/{process.pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed since it was listed
-            if str(file.readlink()).startswith("socket:"):
-                return True
-    return False
+            found.add(str(file.readlink()))
+    return {target for target in found if target.startswith("socket:")}
 
 
 def _ask_together(life: Life, **changes: str) -> list[tuple[int, str]]:
@@ -71,8 +71,14 @@ def _ask_together(life: Life, **changes: str) -> list[tuple[int, str]]:
         for _ in range(4)
     ]
     wait_until(lambda: life.server.sandbox.script_left == [], "the request is under way")
-    for _ in range(20):  # a command connects anew for each question: all of them, time and again, are waiting
-        wait_until(lambda: all(_waits(person) for person in people), "everybody waits")
+    seen: list[set[str]] = [set() for _ in people]
+
+    def all_wait() -> bool:
+        for person, connections in zip(people, seen, strict=True):
+            connections.update(_connections(person))
+        return all(len(connections) > 3 for connections in seen)
+
+    wait_until(all_wait, "everybody has asked, and then how it goes, again and again")
     life.server.sandbox.change(**changes)
     return [(person.wait(PATIENCE), person.communicate()[0]) for person in people]
 
