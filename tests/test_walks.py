@@ -314,6 +314,11 @@ class Walk(RuleBasedStateMachine):
             assert self.world.received in kept, self.world.standstill()
 
     @invariant()
+    def outputs_get_what_they_were_promised(self) -> None:
+        """No empty token, none that is over in the place of a good one, and hooks last."""
+        assert not self.world.broken
+
+    @invariant()
     def nobody_is_asked_to_log_in_for_nothing(self) -> None:
         """Reauthorization is required only after an answer was lost, or the user was disabled."""
         if self.world.status() is Status.REAUTHORIZATION_REQUIRED:
