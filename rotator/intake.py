@@ -7,7 +7,7 @@ from typing import Final
 
 from rotator.core import state as transitions
 from rotator.core.login import parse_pair
-from rotator.core.model import Fingerprinter, Oddity, Reason, TokenSet
+from rotator.core.model import Fingerprinter, Granted, Oddity, Reason, TokenSet
 from rotator.core.schedule import spread_of
 from rotator.core.state import CredentialState, Status
 from rotator.core.words import ODDITIES
@@ -84,6 +84,10 @@ class Intake:
         """Take over the tokens of a login or a seed; a Problem: refused, or in memory only so far."""
         if (closed := self.closed(credential)) is not None:
             return closed
+        if seed_fingerprint is None and credential.plan.seed is not None:
+            # A seed that is there already is older than this login, whether or not it has been looked at.
+            seed = _read_seed(credential.plan.seed)
+            seed_fingerprint = None if isinstance(seed, str) else _fingerprint_of(seed)
         with credential.lock:
             state = credential.state or CredentialState()
             keep = credential.plan.policy.keep_generations
@@ -130,15 +134,13 @@ class Intake:
         """State beats seed; a seed that changed since it was last seen is a deliberate new login (B20, B21)."""
         state = credential.state
         assert state is not None  # noqa: S101 - opened by `step`
-        text = read()
-        pair = text.text if isinstance(text, Problem) else parse_pair(text)
+        pair = _read_seed(read)
         if isinstance(pair, str):
             self._observer.notify(
                 Notice("seed_unusable", f"seed of {credential.name}: {pair}", credential.name, "error")
             )
             return False
-        # Without a key: a lost key must not make an old, spent seed look like a new one.
-        fingerprint = hashlib.sha256((pair.refresh_token or "").encode()).hexdigest()[:32]
+        fingerprint = _fingerprint_of(pair)
         if fingerprint == state.seed_fingerprint:
             self._ignore_seed(credential, "it was taken, or ignored, before")
             return False
@@ -156,6 +158,16 @@ class Intake:
         """Say so at each start (case B20): whoever has written a seed wonders what has become of it."""
         text = f"the seed is ignored: {why}; change the seed to log in anew"
         self._observer.notify(Notice("seed_ignored", text, credential.name))
+
+
+def _read_seed(read: Callable[[], str | Problem]) -> Granted | str:
+    text = read()
+    return text.text if isinstance(text, Problem) else parse_pair(text)
+
+
+def _fingerprint_of(seed: Granted) -> str:
+    # Without a key: a lost key must not make an old, spent seed look like a new one.
+    return hashlib.sha256((seed.refresh_token or "").encode()).hexdigest()[:32]
 
 
 def _need_not_ask(credential: Credential, fingerprint: Fingerprinter, *, first: bool) -> bool:

@@ -681,6 +681,18 @@ def test_a_changed_seed_is_a_new_login() -> None:
     assert status(line) is Status.OK
 
 
+def test_a_login_is_newer_than_a_seed_that_was_there_before() -> None:
+    """B20 B21: a seed that was changed before the login, and not looked at until after it, does not replace it."""
+    line, inputs = seeded(granted(2))
+    line.step()
+    inputs.change(planted("dead-seed"))
+    line.rotator.intake.adopt(line.credential, token_set(refresh_token=planted("login"), obtained_at=line.clock.at))
+    line.step(1)
+    assert line.sent == [planted("seed")]
+    assert line.state.tokens is not None
+    assert line.state.tokens.refresh_token == planted("login")
+
+
 def test_an_unusable_seed_is_told_and_hurts_nobody() -> None:
     """B20 K1: a seed that cannot be read is named; the state goes on, and a mended seed is taken."""
     line, inputs = seeded(granted(2), seed=Problem(Reason.BAD_INPUT, "/seed: no such file"))

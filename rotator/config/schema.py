@@ -421,7 +421,7 @@ class CredentialTable(Table):
     seed: Document | None = Field(
         None,
         description="Holds the first refresh token, bare or as a token answer in JSON. State beats seed; "
-        "a seed that changes is a new login.",
+        "a seed that changes is a new login, until somebody logs in after that.",
         examples=[{"credential": "seed-{name}"}],
     )
     refresh: RefreshTable = Field(RefreshTable(), description="When to refresh and how hard to try.")
