@@ -96,7 +96,7 @@ def test_a_stop_with_an_unsaved_pair_is_no_clean_exit(tmp_path: Path, sandbox: S
         old, trace = rig.token(), rig.directory / "trace"
         with (
             traced(worker_of(daemon.pid), trace, failure.inject("2+"), path=rig.state_directory),
-            traced(daemon.pid, rig.directory / "trace-main", failure.inject("1+"), path=rig.state_directory),
+            traced(daemon.pid, rig.directory / "others", failure.inject("1+"), path=rig.state_directory, others=True),
         ):
             rotate()
             daemon.wait_until(lambda: has_rotated(daemon) and daemon.shown()["unsaved"], "an unsaved pair")

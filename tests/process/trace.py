@@ -83,15 +83,22 @@ def read_trace(path: Path) -> list[Call]:
 
 @contextmanager
 def traced(
-    thread: int, output: Path, *inject: str, calls: str = "%file,%desc,%network", path: Path | None = None
+    thread: int,
+    output: Path,
+    *inject: str,
+    calls: str = "%file,%desc,%network",
+    path: Path | None = None,
+    others: bool = False,
 ) -> Generator[subprocess.Popen[str]]:
     """Trace one thread until the end of the block; `inject` as in strace(1), e.g. `fsync:error=EIO:when=2`.
 
+    With `others` all threads of the process are traced that nobody traces yet, those to come included.
     With `path` only calls that name it, by path or descriptor, are seen, counted and struck.
     """
     command = ["strace", "-y", "-ttt", "-T", "-s", "1000000", "-o", str(output), "-e", f"trace={calls}"]
     command += [f"--inject={each}" for each in inject]
     command += ["-P", str(path)] if path else []
+    command += ["-f"] if others else []
     with subprocess.Popen([*command, "-p", str(thread)], stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
