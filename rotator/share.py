@@ -198,6 +198,10 @@ class SharingRotator(Rotator):
         if not self._may_spend(credential):
             text = "the lease would be over before the answer is saved; the request was not sent"
             return Unavailable(Reason.NOT_OWNER, delivered=False, text=text)
+        longest = self._shared.save_allowance + credential.plan.longest_request
+        if not is_under_way(reserved, longest, self._clock.now()):
+            text = "so long after its reservation another owner may be asking; the request was not sent"
+            return Unavailable(Reason.NOT_OWNER, delivered=False, text=text)
         return super()._held_back(credential, reserved, why)
 
     def _newer_in_store(self, _credential: Credential, _state: CredentialState) -> CredentialState | None:

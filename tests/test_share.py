@@ -238,6 +238,29 @@ def test_two_owners_under_different_leases_do_not_ask_at_once(lasts: int) -> Non
     old.assert_well()
 
 
+def test_an_owner_that_wakes_up_after_its_mark_has_run_out_sends_nothing_though_its_lease_lasts() -> None:
+    """C1: an owner under a Lease of another name waits for the mark no longer than a request may take, and asks then."""
+    policy = RotationPolicy()
+    old = Release(1, policy=policy)
+    old.login()
+    new = Release(1, server=old.server, disk=old.disk, policy=policy, now=old.now)
+    owner, woke_up = old.alive[0], []
+
+    def freeze() -> None:
+        for _ in range(12):
+            old.now = new.now = old.now + 1
+            new.alive[0].turn()
+        woke_up.append(owner.term(NAME))
+
+    owner.before_leaving = freeze
+    for _ in range(700):
+        old.now = new.now = old.now + 1
+        owner.turn()
+    assert woke_up == [owner.number_of_term]
+    assert old.server.reuses == 0
+    old.assert_well()
+
+
 def test_a_successor_of_a_killed_owner_waits_for_nothing_but_the_lease() -> None:
     """C12: the Lease outlasts a request, so what its dead holder left under way is no reason to wait any longer."""
     release = Release(2, policy=RotationPolicy(jitter=0.0))
