@@ -9,6 +9,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rotator.adapters.kubernetes.lookout import Lookout
+from rotator.adapters.kubernetes.secret_sink import SecretSettings, SecretSink
+from rotator.adapters.kubernetes.wire import version_of
 from rotator.core.model import (
     Answer,
     Fingerprinter,
@@ -20,99 +23,22 @@ from rotator.core.model import (
     TokenSet,
     Unavailable,
 )
-from rotator.core.record import from_record, to_record
+from rotator.core.record import from_record
 from rotator.core.schedule import SinkRef
-from rotator.core.state import CredentialState, nearly_over_at
+from rotator.core.state import nearly_over_at
 from rotator.credential import Credential, Plan
-from rotator.ports import Loaded, Problem
+from rotator.ports import Problem
 from rotator.share import SharingRotator
 from tests.fakes import MemorySink
 from tests.line import NAME, RecordingObserver
+from tests.model_api import Network
 from tests.model_server import ModelServer
 from tests.samples import AT
+from tests.shared_stores import WEB, FencedStore, RealStore, SecretDisk, SharedDisk
 from tests.world import Crash
 
 LEASE: float = 20.0
 REQUEST: float = 5.0
-_AWAY = Problem(Reason.SAVE_FAILED, "the API server is away")
-
-
-@dataclass
-class SharedDisk:
-    """What is stored, and its version: the fence."""
-
-    version: int = 0
-    text: str = ""
-    history: list[str] = field(default_factory=list)
-    """Everything that was ever stored."""
-
-    @property
-    def state(self) -> CredentialState | None:
-        """Return what is stored."""
-        return from_record(json.loads(self.text)) if self.text else None
-
-    def write(self, state: CredentialState) -> None:
-        """Store it."""
-        self.text, self.version = json.dumps(to_record(state)), self.version + 1
-        self.history.append(self.text)
-
-    def remove(self) -> None:
-        """Forget it, as somebody who deletes the Secret."""
-        self.text, self.version = "", self.version + 1
-
-
-class FencedStore:
-    """A `rotator.ports.SharedStore` of one credential in memory. `away`: nothing gets through."""
-
-    def __init__(self, disk: SharedDisk, touch: Callable[[], None] = lambda: None) -> None:
-        self.disk = disk
-        self.touch = touch
-        """Called before and after everything that goes to the API server."""
-        self.seen = -1
-        self.away = False
-        self.warnings: list[str] = []
-        self.save_allowance = 2.0
-        self.loads = 0
-
-    def load(self, name: str) -> Loaded | Problem:
-        """Return what is stored; it may be saved over from now on."""
-        loaded = self.look(name)
-        if isinstance(loaded, Loaded):
-            self.seen = self.disk.version
-        return loaded
-
-    def look(self, name: str) -> Loaded | Problem:
-        """Return what is stored."""
-        self.loads += 1
-        self.touch()
-        return _AWAY if self.away else Loaded(self.disk.state)
-
-    def save(self, name: str, state: CredentialState) -> Problem | None:
-        """Save, unless another has since the last load."""
-        self.touch()
-        if self.away:
-            return _AWAY
-        if self.seen != self.disk.version:
-            return Problem(Reason.FENCED, "another replica has written")
-        self.disk.write(state)
-        self.seen = self.disk.version
-        self.touch()
-        return None
-
-    def names(self) -> tuple[str, ...]:
-        """Return the one name."""
-        return (NAME,)
-
-    def vanished(self, name: str) -> bool:
-        """Tell whether what was stored has been removed since it was last loaded or saved."""
-        return not self.disk.text and self.disk.version > max(self.seen, 0)
-
-    def fingerprint_key(self) -> bytes:
-        """Return a key."""
-        return b"key"
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class ReplicaClock:
@@ -147,8 +73,18 @@ class Replica:
         self.release = release
         self.name = f"replica-{number}"
         self.clock = ReplicaClock(release, release.skews[number % len(release.skews)])
-        self.store = FencedStore(release.disk, self.touch)
+        self.election = release.election
+        """Which Lease it goes by."""
+        self.store: FencedStore | RealStore = FencedStore(release.disk, self.touch)
         self.sink = MemorySink("file")
+        self.web: SecretSink | None = None
+        if isinstance(release.disk, SecretDisk):
+            network = Network(release.disk.api, self.touch, lambda: release.now, release.run)
+            self.store = RealStore(network)
+            lookout = Lookout(network, lambda _event, _text: None)
+            lookout.stop()  # no thread: `hear` tells what it would
+            settings = SecretSettings("web", "apps", (("token", "{access_token}"),))
+            self.web = SecretSink("web", NAME, settings, network, lookout, self.clock)
         self.observer = RecordingObserver()
         self.until = 0.0
         self.number_of_term = 0
@@ -183,8 +119,8 @@ class Replica:
                 extra=lambda: (),
                 endpoint=self,
                 server="server:443",
-                sinks=(self.sink,),
-                sink_refs=(SinkRef("file"),),
+                sinks=(self.sink, self.web) if self.web else (self.sink,),
+                sink_refs=(SinkRef("file"), SinkRef("web", shared=True)) if self.web else (SinkRef("file"),),
                 longest_request=REQUEST,
             ),
         )
@@ -199,7 +135,7 @@ class Replica:
 
     def owner(self, name: str) -> str:
         """Implement `Ownership`."""
-        holder = self.release.election.holder
+        holder = self.election.holder
         return holder.name if holder else ""
 
     def identity(self) -> str:
@@ -226,6 +162,11 @@ class Replica:
             happens()
         return answer
 
+    @property
+    def is_served(self) -> bool:
+        """Tell whether nothing that it asks of the API server will be lost."""
+        return not (isinstance(self.store, RealStore) and self.store.network.fates)
+
     def touch(self) -> None:
         """Let happen what is to happen now."""
         if self.fate is not None:
@@ -237,15 +178,17 @@ class Replica:
             raise Crash
 
     def turn(self) -> None:
-        """Renew the Lease, or take it if it is over; then step. A replica that is in a request does nothing."""
+        """Renew the Lease, or take it if it is over; then step. A replica that is held up does at most the first."""
         if self.busy:
+            if self.release.renews and self.election.holder is self and not self.store.away:
+                self._elect()
             return
         self.busy = True
         try:
             if not self.store.away:
                 self._elect()
                 if not self.deaf:
-                    self._hear()
+                    self.hear()
             self.rotator.step(self.credential)
         except Crash:
             self.release.replace(self)
@@ -253,7 +196,7 @@ class Replica:
             self.busy = False
 
     def _elect(self) -> None:
-        election, now = self.release.election, self.release.now
+        election, now = self.election, self.release.now
         if election.holder is not self:
             if election.holder is not None and now < election.renewed_at + LEASE:
                 return
@@ -261,12 +204,19 @@ class Replica:
             self.number_of_term = election.terms
         election.renewed_at, self.until = now, now + LEASE
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
         """Take what a watch brings: each change once."""
         version, state = self.release.disk.version, self.release.disk.state
         changed, self.heard = self.heard != version, version
+        if changed:
+            self.store.hear(state, version)
         if state is not None and changed:
             self.rotator.follow(self.credential, state)
+        if self.web and isinstance(self.release.disk, SecretDisk):
+            api = self.release.disk.api
+            found = api.secrets.get(WEB)
+            self.web.saw(found, version_of(found) if found else str(api.version))
+            self.rotator.publisher.reconcile(self.credential)
 
 
 @dataclass
@@ -281,6 +231,8 @@ class Release:
     election: Election = field(default_factory=Election)
     skews: tuple[float, ...] = (0.0,)
     """Seconds that the replicas' clocks are ahead."""
+    renews: bool = False
+    """Whether a replica that is held up goes on renewing its Lease: a thread of it is held up, not the process."""
     excused: bool = False
     """A token of unknown fate was presented when the access token was nearly over: a login may be asked for."""
 
@@ -300,12 +252,14 @@ class Release:
         """Let time pass; every replica that is not held up takes its turn each second, or as often as is said."""
         for _ in range(int(seconds / each)):
             self.now += each
+            if isinstance(self.disk, SecretDisk):
+                self.disk.api.land(self.now)
             for replica in tuple(self.alive):
                 replica.turn()
 
     def present(self, replica: Replica, token: str) -> Answer:
         """Ask the server. What was saved is spent; what is lost may be asked for when nothing is at stake any more."""
-        assert self.election.holder is replica, f"{replica.name} asks without the Lease"
+        assert replica.election.holder is replica, f"{replica.name} asks without the Lease"
         issued, server = self.server.issued, self.server
         known, state, before = issued.get(token), self.disk.state, server.reuses
         answer = server.refresh(token, self.now)
@@ -325,12 +279,14 @@ class Release:
 
     def skip_to_due(self) -> None:
         """Let time pass in which all stand still, and the Lease does not move, until a refresh falls due."""
-        state, holder = self.disk.state, self.election.holder
-        if state is not None and state.tokens is not None and holder is not None:
+        state = self.disk.state
+        if state is not None and state.tokens is not None and self.election.holder is not None:
             seconds = max(0.0, nearly_over_at(state.tokens) - 102 - self.now)
             self.now += seconds
-            self.election.renewed_at += seconds
-            holder.until += seconds
+            for election in {id(one.election): one.election for one in self.alive}.values():
+                election.renewed_at += seconds
+            for replica in self.alive:
+                replica.until += seconds
 
     def old_news(self, replica: Replica, back: int) -> None:
         """Let a copy arrive late."""
@@ -340,25 +296,39 @@ class Release:
 
     def hand_over(self, replica: Replica) -> None:
         """Let a replica that is at rest give up the Lease."""
-        if self.election.holder is replica and not replica.busy and not replica.store.away:
-            replica.until, self.election.holder = 0.0, None
+        if replica.election.holder is replica and not replica.busy and not replica.store.away:
+            replica.until, replica.election.holder = 0.0, None
 
     def delete_under_the_owner(self) -> None:
         """Delete what is stored; its owner, if it is well and knows the newest, finds out within seconds."""
         owner, stored = self.election.holder, self.disk.state
         if owner is None or stored is None or owner.busy or owner.dead or owner.store.away or owner.fate:
             return
+        if any(one.election is not self.election for one in self.alive) or not owner.is_served:
+            return
         mine = owner.credential.state
         if mine is not None and mine.tokens == stored.tokens and owner.term(NAME) is not None:
             self.disk.remove()
+            owner.hear()
             owner.rotator.has_lost(owner.credential)
             owner.turn()
+
+    def roll_out(self, replica: Replica) -> None:
+        """Replace a replica by one that goes by a Lease of another name, as all will that begin from now on."""
+        if all(one.election is self.election for one in self.alive):
+            self.election = Election()
+        self.replace(replica)
 
     def make_peace(self) -> None:
         """End whatever is wrong, and let some minutes pass."""
         for replica in self.alive:
             replica.store.away = replica.deaf = False
             replica.fate, replica.lose = None, ""
+            if isinstance(replica.store, RealStore):
+                replica.store.network.fates.clear()
+        for replica in tuple(self.alive):
+            if replica.election is not self.election:
+                self.replace(replica)
         self.run(1500, each=5)
 
     def login(self) -> None:

@@ -17,8 +17,8 @@ from rotator.sandbox.server import SandboxServer
 from rotator.sandbox.switches import Switches
 from rotator.share import SharingRotator
 from tests.line import RecordingObserver
-from tests.replicas import FencedStore, SharedDisk
 from tests.secrets_scan import PREFIX
+from tests.shared_stores import FencedStore, SharedDisk
 
 _CONFIG = """
     [daemon]

@@ -1,5 +1,6 @@
 """Random walks of replicas that share a store: whatever parts them, no token is spent twice and none is lost."""
 
+import base64
 from collections.abc import Callable
 
 from hypothesis import HealthCheck, settings
@@ -10,10 +11,12 @@ from rotator.core.model import RotationPolicy
 from rotator.core.state import Status
 from tests.model_server import ModelServer
 from tests.replicas import LEASE, Release, Replica
+from tests.shared_stores import WEB, RealStore, SecretDisk
 from tests.world import Crash
 
 NUMBER = st.integers(0, 2)
 EVENTS = ("kill", "cut off", "connect", "deafen", "hear", "hear old news", "log in", "delete", "hand over", "patrol")
+FATES: tuple[str | float, ...] = ("", "request lost", "reply lost", 2.0, 30.0, 150.0)
 SPANS = (1, 5, LEASE / 2, LEASE + 1, 3 * LEASE, 200)
 
 
@@ -85,7 +88,8 @@ class Walk(RuleBasedStateMachine):
     def let(self, event: str, number: int) -> None:
         """Let something happen to a replica, wherever it stands."""
         replica = self.replica(number)
-        if replica.credential.lock.locked() and event in ("hear old news", "log in", "patrol"):
+        held = replica.credential.lock.locked() or replica.credential.delivering.locked()
+        if held and event in ("hear old news", "log in", "patrol"):
             return  # it would wait
         happens: dict[str, Callable[[], object]] = {
             "kill": lambda: self.release.replace(replica),
@@ -136,8 +140,54 @@ class Walk(RuleBasedStateMachine):
             self.release.assert_well()
 
 
+class ClusterWalk(Walk):
+    """The same with the real store and a real Secret as output, over networks that lose things, and rollouts."""
+
+    disk: SecretDisk
+
+    @initialize(replicas=st.integers(2, 3), grace=st.sampled_from([0.0, 10.0]), renews=st.booleans())
+    def begin(self, replicas: int, grace: float, renews: bool) -> None:
+        """Log in once. The clocks agree: two Leases want that."""
+        policy = RotationPolicy(replay_window=grace, jitter=0.0)
+        self.disk = SecretDisk()
+        self.release = Release(replicas, ModelServer(grace=grace, lifetime=600), policy, disk=self.disk, renews=renews)
+        self.release.login()
+        self.known = {}
+
+    @rule(number=NUMBER, fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=6))
+    def requests_are_lost(self, number: int, fates: list[str | float]) -> None:
+        """Let some of the next requests of a replica to the API server be lost, or come late."""
+        store = self.replica(number).store
+        assert isinstance(store, RealStore)
+        store.network.fates.extend(fates)
+
+    @rule(number=NUMBER)
+    def rolls_out(self, number: int) -> None:
+        """Replace a replica in a rollout that renames the Lease."""
+        self.release.roll_out(self.replica(number))
+
+    @invariant()
+    def what_all_publish_never_goes_back(self) -> None:
+        """Whoever writes the Secret writes a token that was issued after the one that is there."""
+        texts = [base64.b64decode(secret["data"]["token"]).decode() for secret in self.disk.published]
+        order = [int(text.rpartition("-")[2]) for text in texts]
+        assert order == sorted(order), "the Secret went back"
+
+    def teardown(self) -> None:
+        """After a while of peace the Secret is fresh, too."""
+        super().teardown()
+        if hasattr(self, "release"):
+            state = self.release.disk.state
+            assert state is not None
+            assert state.tokens is not None
+            token = base64.b64decode(self.disk.api.secrets[WEB]["data"]["token"]).decode()
+            assert token == state.tokens.access_token, "the Secret is behind"
+
+
 Walk.TestCase.settings = settings(
     max_examples=60, stateful_step_count=30, derandomize=True, deadline=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+ClusterWalk.TestCase.settings = settings(Walk.TestCase.settings, max_examples=60)
 TestWalk = Walk.TestCase
+TestClusterWalk = ClusterWalk.TestCase

@@ -13,7 +13,8 @@ from rotator.ports import Notice, Problem, SaveFinished
 from rotator.readiness import is_ready
 from tests.line import NAME
 from tests.model_server import ModelServer
-from tests.replicas import LEASE, FencedStore, Release, Replica
+from tests.replicas import LEASE, Release, Replica
+from tests.shared_stores import FencedStore
 from tests.world import Crash
 
 
@@ -239,7 +240,7 @@ def test_two_owners_under_different_leases_do_not_ask_at_once(lasts: int) -> Non
 
 
 def test_an_owner_that_wakes_up_after_its_mark_has_run_out_sends_nothing_though_its_lease_lasts() -> None:
-    """C1: an owner under a Lease of another name waits for the mark no longer than a request may take, and asks then."""
+    """C1: an owner under a Lease of another name waits for the mark no longer than for a request, and then asks."""
     policy = RotationPolicy()
     old = Release(1, policy=policy)
     old.login()
