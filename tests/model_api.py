@@ -70,6 +70,8 @@ class Network:
         self.api = api
         self.away = False
         self.fates: deque[str | float] = deque()
+        self.before_write: dict[str, Callable[[], None]] = {}
+        """By path: happens once, when the next write to it has been made up and has yet to leave."""
         self._touch = touch
         self._now = now
         self._wait = wait
@@ -85,11 +87,14 @@ class Network:
         timeout: float,
     ) -> Reply:
         """Implement `wire.Api`."""
+        happens = self.before_write.pop(path, None) if method == "PATCH" else None
+        if happens is not None:
+            happens()
         self._touch()
         if self.away:
             return _AWAY
         fate = self.fates.popleft() if self.fates else ""
-        sent = deepcopy(body)
+        sent, reply = deepcopy(body), _LOST
         if isinstance(fate, float):
             self.api.late.append((self._now() + fate, lambda: self.api.carry_out(method, path, sent, content_type)))
         elif fate != "request lost":

@@ -324,8 +324,10 @@ class Release:
         for replica in self.alive:
             replica.store.away = replica.deaf = False
             replica.fate, replica.lose = None, ""
+            replica.before_leaving = replica.after_answer = None
             if isinstance(replica.store, RealStore):
                 replica.store.network.fates.clear()
+                replica.store.network.before_write.clear()
         for replica in tuple(self.alive):
             if replica.election is not self.election:
                 self.replace(replica)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from rotator.core.model import RotationPolicy
 from rotator.core.state import Status
+from tests.line import NAME
 from tests.model_server import ModelServer
 from tests.replicas import LEASE, Release, Replica
 from tests.shared_stores import WEB, RealStore, SecretDisk
@@ -147,11 +148,12 @@ class ClusterWalk(Walk):
 
     @initialize(replicas=st.integers(2, 3), grace=st.sampled_from([0.0, 10.0]), renews=st.booleans())
     def begin(self, replicas: int, grace: float, renews: bool) -> None:
-        """Log in once. The clocks agree: two Leases want that."""
+        """Log in once, and publish: a Secret is made unseen. The clocks agree: two Leases want that."""
         policy = RotationPolicy(replay_window=grace, jitter=0.0)
         self.disk = SecretDisk()
         self.release = Release(replicas, ModelServer(grace=grace, lifetime=600), policy, disk=self.disk, renews=renews)
         self.release.login()
+        self.release.run(2)
         self.known = {}
 
     @rule(number=NUMBER, fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=6))
@@ -160,6 +162,35 @@ class ClusterWalk(Walk):
         store = self.replica(number).store
         assert isinstance(store, RealStore)
         store.network.fates.extend(fates)
+
+    @rule(
+        number=NUMBER,
+        where=st.sampled_from(["form", "answer", "Secret"]),
+        span=st.sampled_from(SPANS),
+        again=st.booleans(),
+    )
+    def stands_still_at_the_worst(self, number: int, where: str, span: float, again: bool) -> None:
+        """Let an owner stand still just before it sends or writes, so long that others may refresh, perhaps twice."""
+
+        def still() -> None:
+            self.release.run(span)
+            if again:
+                self.release.skip_to_due()
+                self.release.run(5)
+
+        owners = [one for one in self.release.alive if one.term(NAME) is not None]
+        if not owners:
+            return
+        owner = owners[number % len(owners)]
+        assert isinstance(owner.store, RealStore)
+        if where == "form":
+            owner.before_leaving = still
+        elif where == "answer":
+            owner.after_answer = still
+        else:
+            owner.store.network.before_write[WEB] = still
+        self.release.skip_to_due()
+        self.release.run(2)
 
     @rule(number=NUMBER)
     def rolls_out(self, number: int) -> None:
