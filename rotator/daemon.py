@@ -165,7 +165,7 @@ class Daemon:
             left = [credential for credential in left if not self._rotator.save_unsaved(credential)]
             if time.monotonic() >= until or not any(credential.only_in_memory for credential in left):
                 return
-            time.sleep(SAVE_RETRY)
+            time.sleep(SAVE_RETRY)  # in a thread of its own, and nothing is left that could wake it sooner
 
     def run_once(self) -> Exit:
         """Do what is due for every credential and end; see `rotator.once`."""

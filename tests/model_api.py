@@ -37,6 +37,16 @@ class ModelApi:
             self.version += 1
             self.changed(path, None)
 
+    def listed(self, collection: str, selector: str) -> Reply:
+        """Answer with the Secrets that have a label, given as `key=value`."""
+        key, _, value = selector.partition("=")
+        items = [
+            deepcopy(secret)
+            for path, secret in sorted(self.secrets.items())
+            if path.startswith(f"{collection}/") and secret["metadata"].get("labels", {}).get(key) == value
+        ]
+        return Reply(OK, {"items": items})
+
     def carry_out(self, method: str, path: str, body: Mapping[str, Any] | None, content_type: str) -> Reply:
         """Answer one request. A write that names another uid or resourceVersion than the Secret has is refused."""
         stored = self.secrets.get(path)
@@ -65,8 +75,13 @@ class Network:
     """
 
     def __init__(
-        self, api: ModelApi, touch: Callable[[], None], now: Callable[[], float], wait: Callable[[float], None]
+        self,
+        api: ModelApi,
+        touch: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = lambda: 0.0,
+        wait: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        """`touch` is called before and after a request; `now` in seconds, and `wait` for an answer that never comes."""
         self.api = api
         self.away = False
         self.fates: deque[str | float] = deque()
@@ -93,6 +108,8 @@ class Network:
         self._touch()
         if self.away:
             return _AWAY
+        if query and "labelSelector" in query:
+            return self.api.listed(path, query["labelSelector"])
         fate = self.fates.popleft() if self.fates else ""
         sent, reply = deepcopy(body), _LOST
         if isinstance(fate, float):
@@ -106,7 +123,7 @@ class Network:
 
     def watch(self, path: str, query: Mapping[str, str], *, timeout: float) -> Iterator[Mapping[str, Any]]:
         """Implement `wire.Api`: nothing ever comes, for tests hand on what changes."""
-        raise NotImplementedError
+        return iter(())
 
     def namespace(self) -> str:
         """Implement `wire.Api`."""

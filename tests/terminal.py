@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.process.rig import PATIENCE
+from tests.process.rig import PATIENCE, wait_until
 
 
 def converse(
@@ -23,7 +23,7 @@ def converse(
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads of ours in the child
     )  # fmt: skip
     os.close(slave)
-    shown, pending = "", list(answers)
+    shown, pending, status = "", list(answers), Path(f"/proc/{process.pid}/status")
     deadline = time.monotonic() + patience
     try:
         while time.monotonic() < deadline:
@@ -35,12 +35,13 @@ def converse(
                 break
             shown += part.decode()
             if pending and pending[0][0] in shown:
-                _wait_until_it_reads(process.pid, deadline)
+                # It sleeps: while it still flushes its question, Python's `input` forgets a Ctrl-C.
+                wait_until(lambda: "\nState:\tS" in status.read_text(), "it waits for an answer")
                 os.write(master, pending.pop(0)[1].encode() + b"\n")
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            signals = [line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "Sig" in line]
+            signals = [line for line in status.read_text().splitlines() if "Sig" in line]
             raise AssertionError(f"it goes on, having said {shown!r}, with {signals}") from None
     finally:
         process.kill()
@@ -48,9 +49,3 @@ def converse(
         os.close(master)
     assert not pending, shown
     return process.returncode, shown
-
-
-def _wait_until_it_reads(pid: int, deadline: float) -> None:
-    """Wait until the process sleeps: while it still flushes its question, Python's `input` forgets a Ctrl-C."""
-    while "\nState:\tS" not in Path(f"/proc/{pid}/status").read_text() and time.monotonic() < deadline:
-        time.sleep(0.001)

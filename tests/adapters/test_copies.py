@@ -29,22 +29,33 @@ def store(namespace: Namespace, tmp_path: Path) -> Generator[SecretStore]:
         yield SecretStore(client, name, "state-", SECONDS)
 
 
+class Told(SecretStore):
+    """A store that remembers what it was told."""
+
+    def __init__(self, api: Api, namespace: str, prefix: str, timeout: float) -> None:
+        super().__init__(api, namespace, prefix, timeout)
+        self.told: list[tuple[str, str]] = []
+
+    def lost(self, secret: str, version: str) -> None:
+        """Take note, as the store does."""
+        super().lost(secret, version)
+        self.told.append((secret, version))
+
+
 class Follower:
     """Remembers what came."""
 
     def __init__(self, namespace: Namespace, path: Path, names: list[str], url: str = "", *, by_name: bool) -> None:
         self.seen: dict[str, int] = {}
         self.order: list[tuple[str, int]] = []
-        self.lost: list[tuple[str, str]] = []
-        """What the store was told."""
         secrets = [f"state-{name}" for name in names]
         rule = role((), by_name=False)[0] | ({"resourceNames": secrets} if by_name else {})
         account = namespace.account(rule, name="follower")
         config = account.kubeconfig(path).read_text()
         path.write_text(config.replace(namespace.cluster.url, url or namespace.cluster.url))
         self.client = KubernetesClient({"KUBECONFIG": str(path)})
-        store = SecretStore(self.client, namespace.name, "state-", SECONDS)
-        store.lost = lambda *told: self.lost.append(told)  # type: ignore[method-assign]
+        store = Told(self.client, namespace.name, "state-", SECONDS)
+        self.lost = store.told
         self.copies = Copies(self.client, store, self._came)
         self.copies.follow(names, SECONDS)
 

@@ -1,4 +1,4 @@
-"""What every `Sink` promises, run on each implementation and on the fake."""
+"""What every `Sink` promises, run on each implementation, on the fake, and on a model of the API server."""
 
 import os
 from collections.abc import Generator
@@ -8,14 +8,17 @@ import pytest
 
 from rotator.adapters.file_sink import FileSink
 from rotator.adapters.hooks import CommandHook, SignalHook
+from rotator.adapters.kubernetes.lookout import Lookout
+from rotator.adapters.kubernetes.secret_sink import SecretSettings, SecretSink
 from rotator.ports import Problem, Sink
 from tests.children import sleeper
 from tests.fakes import FixedClock, MemorySink
+from tests.model_api import ModelApi, Network
 from tests.samples import token_set
 from tests.testbed.kubernetes.pod import on_secrets, pods
 
 
-@pytest.fixture(params=["file", "command", "signal", "secret", "memory"])
+@pytest.fixture(params=["file", "command", "signal", "secret", "model", "memory"])
 def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Sink]:
     """Return a sink that works."""
     if request.param == "file":
@@ -31,6 +34,12 @@ def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Sink]:
         with pods(tmp_path) as open_pod:
             pod = open_pod(namespace.account(on_secrets("get", "patch", "create", "watch")))
             yield pod.sink(title="out")
+    elif request.param == "model":
+        network = Network(ModelApi())
+        lookout = Lookout(network, lambda _event, _text: None)
+        lookout.stop()  # no thread: the model tells nothing
+        settings = SecretSettings("web", "apps", (("token", "raw"),))
+        yield SecretSink("out", "a", settings, network, lookout, FixedClock())
     else:
         yield MemorySink("out")
 

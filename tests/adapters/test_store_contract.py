@@ -1,4 +1,4 @@
-"""What every `Store` promises, run on each implementation and on the fake."""
+"""What every `Store` promises, run on each implementation, on the fake, and on a model of the API server."""
 
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +14,13 @@ from rotator.core.state import CredentialState
 from rotator.ports import Loaded, Problem, Store
 from tests.adapters.secrets import SECONDS, store_client
 from tests.fakes import MemoryStore
+from tests.model_api import ModelApi, Network
 from tests.samples import full_state, state_of
 
 Restart = Callable[[], Store]
 
 
-@pytest.fixture(params=["file", "memory", "kubernetes"])
+@pytest.fixture(params=["file", "memory", "kubernetes", "model"])
 def restart(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Restart]:
     """Return a function that ends the store's life, if it had one, and starts its next."""
     disk: dict[str, str] = {}
@@ -27,6 +28,11 @@ def restart(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Restart
     if request.param == "kubernetes":
         with store_client(request.getfixturevalue("namespace"), tmp_path) as (client, namespace):
             yield lambda: SecretStore(client, namespace, "state-", SECONDS)
+        return
+
+    if request.param == "model":
+        api = ModelApi()
+        yield lambda: SecretStore(Network(api), "apps", "state-", SECONDS)
         return
 
     def start() -> Store:
